@@ -1,0 +1,15 @@
+//! How every part but the apiserver reaches the API.
+//!
+//! [`ApiClient`] is the one door: in process it is the apiserver's loopback, which shares
+//! `Arc<Object>` with the watch cache; elsewhere it speaks HTTPS. [`Informer`] keeps a local
+//! cache of one resource on top of it.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod informer;
+
+pub use api::{
+    ApiClient, ApiError, DeleteOptions, ListOptions, ObjectList, PatchType, Propagation, ResourceRef, WatchEvent,
+    WatchOptions, WatchStream, WriteOptions,
+};
+pub use informer::{Cache, Delta, IndexFn, Informer};

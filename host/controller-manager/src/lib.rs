@@ -1,0 +1,1 @@
+//! Runs controller plugins: watches, queues, plans, fencing.

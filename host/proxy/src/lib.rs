@@ -1,0 +1,1 @@
+//! Services and EndpointSlices into iptables rules.

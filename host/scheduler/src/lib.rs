@@ -1,0 +1,1 @@
+//! The scheduler: queue, node table, pod classes, cycles, binding; plugins decide.

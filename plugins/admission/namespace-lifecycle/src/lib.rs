@@ -1,0 +1,1 @@
+//! NamespaceLifecycle: nothing is created in a namespace that is missing or ending.

@@ -1,0 +1,1 @@
+//! Keeps the number of pods that a ReplicaSet asks for.

@@ -1,0 +1,1 @@
+//! The only crate that knows containers: embedded runc driver, images, cgroups.

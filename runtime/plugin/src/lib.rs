@@ -1,0 +1,1 @@
+//! The only crate that knows wasmtime: engine, limits, bindings, instances, hot reload.

@@ -1,0 +1,1 @@
+//! Tests of the real binary through clients that we did not write.
