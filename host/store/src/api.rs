@@ -25,7 +25,7 @@ pub struct KeyValue {
 pub struct Range {
     /// First key.
     pub start: Bytes,
-    /// End, exclusive; empty reads just `start`.
+    /// End, exclusive; empty reads just `start`; one zero byte reads everything from `start` on.
     pub end: Bytes,
     /// 0 reads the current state; else the state at that revision.
     pub revision: u64,
@@ -175,6 +175,13 @@ pub enum StoreError {
     /// The disk is full. Writes fail until there is space; reads go on. The operator must act.
     #[error("the disk is full; free some space, writes are refused until then")]
     NoSpace,
+    /// The request can never succeed: an empty or oversized key, an oversized transaction.
+    /// Not retryable.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong.
+        message: String,
+    },
     /// The store has stopped after corruption or an I/O error. The operator must act.
     #[error("the store has stopped: {message}")]
     Poisoned {
@@ -208,4 +215,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets superseded states up to `revision`.
     async fn compact(&self, revision: u64) -> Result<(), StoreError>;
+
+    /// Asks for a progress notification on every watch that has not yet learnt of the newest
+    /// revision, now instead of within a fraction of a second. A reader that waits until its cache
+    /// has come to [`Store::read_index`] calls this. Never blocks.
+    fn request_progress(&self) {}
 }
