@@ -1,0 +1,326 @@
+//! The table of served types, in discovery order.
+//!
+//! A type whose strategy has its own file names it here; the others use [`Generic`].
+
+use super::{Allocation, Backing, Generic, GenericWithSpec, Gvk3, NodeStream, Resource, Review, ScalePaths};
+use super::{Subresource, SubresourceKind};
+use orlop_apimachinery::Gvr;
+use std::sync::LazyLock;
+
+const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Namespaces and services cannot be deleted as a collection … upstream serves it for services only.
+const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
+const CREATE: &[&str] = &["create"];
+const GET: &[&str] = &["get"];
+const CONNECT: &[&str] = &["create", "get"];
+const GET_PATCH_UPDATE: &[&str] = &["get", "patch", "update"];
+const UPDATE: &[&str] = &["update"];
+const EVERY_METHOD: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+const fn own(
+    name: &'static str,
+    kind: SubresourceKind,
+    object: &'static str,
+    verbs: &'static [&'static str],
+) -> Subresource {
+    Subresource { name, kind, object_kind: Gvk3("", "", object), verbs }
+}
+
+const fn status(object: &'static str) -> Subresource {
+    own("status", SubresourceKind::Status, object, GET_PATCH_UPDATE)
+}
+
+const fn scale(selector_is_map: bool) -> Subresource {
+    Subresource {
+        name: "scale",
+        kind: SubresourceKind::Scale(ScalePaths {
+            spec_replicas: &["spec", "replicas"],
+            status_replicas: &["status", "replicas"],
+            selector: &["spec", "selector"],
+            selector_is_map,
+        }),
+        object_kind: Gvk3("autoscaling", "v1", "Scale"),
+        verbs: GET_PATCH_UPDATE,
+    }
+}
+
+const fn stream(
+    name: &'static str,
+    what: NodeStream,
+    object: &'static str,
+    verbs: &'static [&'static str],
+) -> Subresource {
+    own(name, SubresourceKind::NodeStream(what), object, verbs)
+}
+
+fn base() -> Resource {
+    Resource {
+        gvr: Gvr::new("", "v1", ""),
+        kind: "",
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        namespaced: true,
+        verbs: ALL,
+        backing: Backing::Stored(""),
+        strategy: &Generic,
+        subresources: &[],
+        allocation: Allocation::None,
+    }
+}
+
+fn review(
+    group: &'static str,
+    resource: &'static str,
+    kind: &'static str,
+    singular: &'static str,
+    review: Review,
+    namespaced: bool,
+) -> Resource {
+    Resource {
+        gvr: Gvr::new(group, "v1", resource),
+        kind,
+        singular,
+        namespaced,
+        verbs: CREATE,
+        backing: Backing::Review(review),
+        ..base()
+    }
+}
+
+/// Every served type.
+pub static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(rows);
+
+fn rows() -> Vec<Resource> {
+    vec![
+        Resource {
+            gvr: Gvr::new("", "v1", "bindings"),
+            kind: "Binding",
+            singular: "binding",
+            verbs: CREATE,
+            backing: Backing::PodBinding,
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "configmaps"),
+            kind: "ConfigMap",
+            singular: "configmap",
+            short_names: &["cm"],
+            backing: Backing::Stored("configmaps"),
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "endpoints"),
+            kind: "Endpoints",
+            singular: "endpoints",
+            short_names: &["ep"],
+            backing: Backing::Stored("services/endpoints"),
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "events"),
+            kind: "Event",
+            singular: "event",
+            short_names: &["ev"],
+            backing: Backing::Stored("events"),
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "limitranges"),
+            kind: "LimitRange",
+            singular: "limitrange",
+            short_names: &["limits"],
+            backing: Backing::Stored("limitranges"),
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "namespaces"),
+            kind: "Namespace",
+            singular: "namespace",
+            short_names: &["ns"],
+            namespaced: false,
+            verbs: NO_COLLECTION,
+            backing: Backing::Stored("namespaces"),
+            subresources: &[
+                own("finalize", SubresourceKind::Finalize, "Namespace", UPDATE),
+                status("Namespace"),
+            ],
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "nodes"),
+            kind: "Node",
+            singular: "node",
+            short_names: &["no"],
+            namespaced: false,
+            backing: Backing::Stored("minions"),
+            subresources: &[
+                stream("proxy", NodeStream::NodeProxy, "NodeProxyOptions", EVERY_METHOD),
+                status("Node"),
+            ],
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "pods"),
+            kind: "Pod",
+            singular: "pod",
+            short_names: &["po"],
+            categories: &["all"],
+            backing: Backing::Stored("pods"),
+            strategy: &GenericWithSpec,
+            subresources: &[
+                stream("attach", NodeStream::Attach, "PodAttachOptions", CONNECT),
+                own("binding", SubresourceKind::Binding, "Binding", CREATE),
+                Subresource {
+                    name: "eviction",
+                    kind: SubresourceKind::Eviction,
+                    object_kind: Gvk3("policy", "v1", "Eviction"),
+                    verbs: CREATE,
+                },
+                stream("exec", NodeStream::Exec, "PodExecOptions", CONNECT),
+                stream("log", NodeStream::Log, "Pod", GET),
+                stream("portforward", NodeStream::PortForward, "PodPortForwardOptions", CONNECT),
+                status("Pod"),
+            ],
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "replicationcontrollers"),
+            kind: "ReplicationController",
+            singular: "replicationcontroller",
+            short_names: &["rc"],
+            categories: &["all"],
+            backing: Backing::Stored("controllers"),
+            strategy: &GenericWithSpec,
+            subresources: &[scale(true), status("ReplicationController")],
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "secrets"),
+            kind: "Secret",
+            singular: "secret",
+            backing: Backing::Stored("secrets"),
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "serviceaccounts"),
+            kind: "ServiceAccount",
+            singular: "serviceaccount",
+            short_names: &["sa"],
+            backing: Backing::Stored("serviceaccounts"),
+            subresources: &[Subresource {
+                name: "token",
+                kind: SubresourceKind::Token,
+                object_kind: Gvk3("authentication.k8s.io", "v1", "TokenRequest"),
+                verbs: CREATE,
+            }],
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("", "v1", "services"),
+            kind: "Service",
+            singular: "service",
+            short_names: &["svc"],
+            categories: &["all"],
+            backing: Backing::Stored("services/specs"),
+            subresources: &[status("Service")],
+            allocation: Allocation::Service,
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("apps", "v1", "deployments"),
+            kind: "Deployment",
+            singular: "deployment",
+            short_names: &["deploy"],
+            categories: &["all"],
+            backing: Backing::Stored("deployments"),
+            strategy: &GenericWithSpec,
+            subresources: &[scale(false), status("Deployment")],
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("apps", "v1", "replicasets"),
+            kind: "ReplicaSet",
+            singular: "replicaset",
+            short_names: &["rs"],
+            categories: &["all"],
+            backing: Backing::Stored("replicasets"),
+            strategy: &GenericWithSpec,
+            subresources: &[scale(false), status("ReplicaSet")],
+            ..base()
+        },
+        review(
+            "authentication.k8s.io",
+            "selfsubjectreviews",
+            "SelfSubjectReview",
+            "selfsubjectreview",
+            Review::SelfSubject,
+            false,
+        ),
+        review("authentication.k8s.io", "tokenreviews", "TokenReview", "tokenreview", Review::Token, false),
+        review(
+            "authorization.k8s.io",
+            "localsubjectaccessreviews",
+            "LocalSubjectAccessReview",
+            "localsubjectaccessreview",
+            Review::LocalSubjectAccess,
+            true,
+        ),
+        review(
+            "authorization.k8s.io",
+            "selfsubjectaccessreviews",
+            "SelfSubjectAccessReview",
+            "selfsubjectaccessreview",
+            Review::SelfSubjectAccess,
+            false,
+        ),
+        review(
+            "authorization.k8s.io",
+            "selfsubjectrulesreviews",
+            "SelfSubjectRulesReview",
+            "selfsubjectrulesreview",
+            Review::SelfSubjectRules,
+            false,
+        ),
+        review(
+            "authorization.k8s.io",
+            "subjectaccessreviews",
+            "SubjectAccessReview",
+            "subjectaccessreview",
+            Review::SubjectAccess,
+            false,
+        ),
+        Resource {
+            gvr: Gvr::new("coordination.k8s.io", "v1", "leases"),
+            kind: "Lease",
+            singular: "lease",
+            backing: Backing::Stored("leases"),
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("discovery.k8s.io", "v1", "endpointslices"),
+            kind: "EndpointSlice",
+            singular: "endpointslice",
+            backing: Backing::Stored("endpointslices"),
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("events.k8s.io", "v1", "events"),
+            kind: "Event",
+            singular: "event",
+            short_names: &["ev"],
+            backing: Backing::Stored("events"),
+            ..base()
+        },
+        Resource {
+            gvr: Gvr::new("orlop.dev", "v1", "plugins"),
+            kind: "Plugin",
+            singular: "plugin",
+            namespaced: false,
+            backing: Backing::Stored("orlop.dev/plugins"),
+            strategy: &GenericWithSpec,
+            subresources: &[status("Plugin")],
+            ..base()
+        },
+    ]
+}
