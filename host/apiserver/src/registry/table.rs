@@ -64,7 +64,7 @@ fn base() -> Resource {
         verbs: ALL,
         backing: Backing::Stored(""),
         strategy: &Generic,
-        subresources: &[],
+        subresources: const { &[] },
         allocation: Allocation::None,
     }
 }
@@ -141,10 +141,9 @@ fn rows() -> Vec<Resource> {
             namespaced: false,
             verbs: NO_COLLECTION,
             backing: Backing::Stored("namespaces"),
-            subresources: &[
-                own("finalize", SubresourceKind::Finalize, "Namespace", UPDATE),
-                status("Namespace"),
-            ],
+            subresources: const {
+                &[own("finalize", SubresourceKind::Finalize, "Namespace", UPDATE), status("Namespace")]
+            },
             ..base()
         },
         Resource {
@@ -154,10 +153,9 @@ fn rows() -> Vec<Resource> {
             short_names: &["no"],
             namespaced: false,
             backing: Backing::Stored("minions"),
-            subresources: &[
-                stream("proxy", NodeStream::NodeProxy, "NodeProxyOptions", EVERY_METHOD),
-                status("Node"),
-            ],
+            subresources: const {
+                &[stream("proxy", NodeStream::NodeProxy, "NodeProxyOptions", EVERY_METHOD), status("Node")]
+            },
             ..base()
         },
         Resource {
@@ -168,20 +166,22 @@ fn rows() -> Vec<Resource> {
             categories: &["all"],
             backing: Backing::Stored("pods"),
             strategy: &GenericWithSpec,
-            subresources: &[
-                stream("attach", NodeStream::Attach, "PodAttachOptions", CONNECT),
-                own("binding", SubresourceKind::Binding, "Binding", CREATE),
-                Subresource {
-                    name: "eviction",
-                    kind: SubresourceKind::Eviction,
-                    object_kind: Gvk3("policy", "v1", "Eviction"),
-                    verbs: CREATE,
-                },
-                stream("exec", NodeStream::Exec, "PodExecOptions", CONNECT),
-                stream("log", NodeStream::Log, "Pod", GET),
-                stream("portforward", NodeStream::PortForward, "PodPortForwardOptions", CONNECT),
-                status("Pod"),
-            ],
+            subresources: const {
+                &[
+                    stream("attach", NodeStream::Attach, "PodAttachOptions", CONNECT),
+                    own("binding", SubresourceKind::Binding, "Binding", CREATE),
+                    Subresource {
+                        name: "eviction",
+                        kind: SubresourceKind::Eviction,
+                        object_kind: Gvk3("policy", "v1", "Eviction"),
+                        verbs: CREATE,
+                    },
+                    stream("exec", NodeStream::Exec, "PodExecOptions", CONNECT),
+                    stream("log", NodeStream::Log, "Pod", GET),
+                    stream("portforward", NodeStream::PortForward, "PodPortForwardOptions", CONNECT),
+                    status("Pod"),
+                ]
+            },
             ..base()
         },
         Resource {
@@ -192,7 +192,7 @@ fn rows() -> Vec<Resource> {
             categories: &["all"],
             backing: Backing::Stored("controllers"),
             strategy: &GenericWithSpec,
-            subresources: &[scale(true), status("ReplicationController")],
+            subresources: const { &[scale(true), status("ReplicationController")] },
             ..base()
         },
         Resource {
@@ -208,12 +208,14 @@ fn rows() -> Vec<Resource> {
             singular: "serviceaccount",
             short_names: &["sa"],
             backing: Backing::Stored("serviceaccounts"),
-            subresources: &[Subresource {
-                name: "token",
-                kind: SubresourceKind::Token,
-                object_kind: Gvk3("authentication.k8s.io", "v1", "TokenRequest"),
-                verbs: CREATE,
-            }],
+            subresources: const {
+                &[Subresource {
+                    name: "token",
+                    kind: SubresourceKind::Token,
+                    object_kind: Gvk3("authentication.k8s.io", "v1", "TokenRequest"),
+                    verbs: CREATE,
+                }]
+            },
             ..base()
         },
         Resource {
@@ -223,7 +225,7 @@ fn rows() -> Vec<Resource> {
             short_names: &["svc"],
             categories: &["all"],
             backing: Backing::Stored("services/specs"),
-            subresources: &[status("Service")],
+            subresources: const { &[status("Service")] },
             allocation: Allocation::Service,
             ..base()
         },
@@ -235,7 +237,7 @@ fn rows() -> Vec<Resource> {
             categories: &["all"],
             backing: Backing::Stored("deployments"),
             strategy: &GenericWithSpec,
-            subresources: &[scale(false), status("Deployment")],
+            subresources: const { &[scale(false), status("Deployment")] },
             ..base()
         },
         Resource {
@@ -246,7 +248,7 @@ fn rows() -> Vec<Resource> {
             categories: &["all"],
             backing: Backing::Stored("replicasets"),
             strategy: &GenericWithSpec,
-            subresources: &[scale(false), status("ReplicaSet")],
+            subresources: const { &[scale(false), status("ReplicaSet")] },
             ..base()
         },
         review(
@@ -319,7 +321,7 @@ fn rows() -> Vec<Resource> {
             namespaced: false,
             backing: Backing::Stored("orlop.dev/plugins"),
             strategy: &GenericWithSpec,
-            subresources: &[status("Plugin")],
+            subresources: const { &[status("Plugin")] },
             ..base()
         },
     ]
