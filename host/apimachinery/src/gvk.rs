@@ -29,7 +29,11 @@ impl Gvr {
     /// A resource whose names are known at compile time.
     #[must_use]
     pub const fn new(group: &'static str, version: &'static str, resource: &'static str) -> Self {
-        Self { group: Cow::Borrowed(group), version: Cow::Borrowed(version), resource: Cow::Borrowed(resource) }
+        Self {
+            group: Cow::Borrowed(group),
+            version: Cow::Borrowed(version),
+            resource: Cow::Borrowed(resource),
+        }
     }
 
     /// A resource named at run time; `api_version` is `v1` or `group/version`.
@@ -52,7 +56,11 @@ impl Gvr {
     /// `pods` for the core group, else `deployments.apps`: the form that `Status` messages use.
     #[must_use]
     pub fn group_resource(&self) -> String {
-        if self.group.is_empty() { self.resource.to_string() } else { format!("{}.{}", self.resource, self.group) }
+        if self.group.is_empty() {
+            self.resource.to_string()
+        } else {
+            format!("{}.{}", self.resource, self.group)
+        }
     }
 }
 

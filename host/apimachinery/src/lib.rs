@@ -3,10 +3,16 @@
 //! Pure: no tokio, no I/O, no clock. Compiles for `wasm32-unknown-unknown`, because guests use it.
 #![forbid(unsafe_code)]
 
+pub mod field;
 pub mod gvk;
+pub mod names;
 pub mod object;
+pub mod quantity;
+pub mod selector;
 pub mod status;
 
 pub use gvk::{Gvk, Gvr};
 pub use object::{Object, ObjectError, ObjectMeta, OwnerReference};
+pub use quantity::Quantity;
+pub use selector::{FieldSelector, NodeSelector, Selector};
 pub use status::{Cause, Reason, Status};

@@ -190,7 +190,12 @@ impl Status {
     /// `pods "x" already exists`
     #[must_use]
     pub fn already_exists(gvr: &Gvr, name: &str) -> Self {
-        Self::about(Reason::AlreadyExists, gvr, name, format!("{} \"{name}\" already exists", gvr.group_resource()))
+        Self::about(
+            Reason::AlreadyExists,
+            gvr,
+            name,
+            format!("{} \"{name}\" already exists", gvr.group_resource()),
+        )
     }
 
     /// `Operation cannot be fulfilled on pods "x": …`
