@@ -1,0 +1,117 @@
+//! Engines, the epoch clock and the cache of compiled code: one per process.
+
+use crate::cache::Cache;
+use crate::compile::Digest;
+use crate::manifest::Kind;
+use crate::ticker::Ticker;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use wasmtime::component::Component;
+use wasmtime::{Config, Engine};
+
+/// Why a [`Runtime`] could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The machine lacks what compiled code needs. Final.
+    #[error("the WebAssembly engine cannot run on this machine")]
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No thread could be started.
+    #[error("the epoch thread could not be started")]
+    Thread(#[source] io::Error),
+    /// The cache folder is not usable; an operator must repair it.
+    #[error("the folder of compiled plugins {} cannot be used", .folder.display())]
+    Cache {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Settings of a [`Runtime`].
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeOptions {
+    /// Folder of compiled code, made with mode 0700 where missing; `None` keeps nothing on disk.
+    pub cache: Option<PathBuf>,
+}
+
+/// Engines, epoch clock, code cache.
+pub struct Runtime {
+    hot: Engine,
+    background: Engine,
+    cache: Option<Cache>,
+    pub(crate) ticker: Arc<Ticker>,
+}
+
+impl Runtime {
+    /// Makes the engines and starts the epoch thread.
+    ///
+    /// # Errors
+    /// See [`RuntimeError`].
+    pub fn new(options: &RuntimeOptions) -> Result<Self, RuntimeError> {
+        let hot = Engine::new(&config()).map_err(|e| RuntimeError::Engine(e.into()))?;
+        let background = Engine::new(&config()).map_err(|e| RuntimeError::Engine(e.into()))?;
+        let ticker = Ticker::start(vec![hot.clone(), background.clone()]).map_err(RuntimeError::Thread)?;
+        let cache = match &options.cache {
+            None => None,
+            Some(folder) => {
+                let cache = Cache::open(folder, compatibility(&hot))
+                    .map_err(|source| RuntimeError::Cache { folder: folder.clone(), source })?;
+                Some(cache)
+            }
+        };
+        Ok(Self { hot, background, cache, ticker: Arc::new(ticker) })
+    }
+
+    /// Scheduler and admission plugins share one engine; controllers have their own, so that a
+    /// flood of slow reconciles never shares anything with what a request waits for.
+    pub(crate) const fn engine(&self, kind: Kind) -> &Engine {
+        match kind {
+            Kind::Scheduler | Kind::Admission => &self.hot,
+            Kind::Controller => &self.background,
+        }
+    }
+
+    pub(crate) fn cached(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
+        self.cache.as_ref()?.load(engine, digest)
+    }
+
+    /// Puts compiled code on disk, as far as that works, and takes the mapped form of it.
+    pub(crate) fn remember(&self, engine: &Engine, digest: &Digest, component: Component) -> Component {
+        let Some(cache) = &self.cache else { return component };
+        match cache.store(engine, digest, &component) {
+            Ok(mapped) => mapped.unwrap_or(component),
+            Err(error) => {
+                tracing::warn!(%error, "compiled plugin could not be cached");
+                component
+            }
+        }
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .wasm_component_model(true)
+        .wasm_simd(true)
+        .wasm_relaxed_simd(false)
+        .wasm_memory64(false)
+        .cranelift_nan_canonicalization(true)
+        .generate_address_map(false)
+        .max_wasm_stack(512 << 10)
+        .parallel_compilation(true);
+    config
+}
+
+/// Names the engine's settings and this crate's way of making components.
+fn compatibility(engine: &Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
