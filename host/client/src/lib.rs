@@ -7,9 +7,13 @@
 
 pub mod api;
 pub mod informer;
+pub mod lease;
+pub mod workqueue;
 
 pub use api::{
     ApiClient, ApiError, DeleteOptions, ListOptions, ObjectList, PatchType, Propagation, ResourceRef, WatchEvent,
     WatchOptions, WatchStream, WriteOptions,
 };
 pub use informer::{Cache, Delta, IndexFn, Informer};
+pub use lease::{Fence, Leader, LeaderConfig, LeaderElector, Leadership};
+pub use workqueue::{RateLimits, WorkQueue};
