@@ -6,7 +6,7 @@
 pub mod cluster;
 pub mod netns;
 
-pub use cluster::{Cluster, Options, Output};
+pub use cluster::{Cluster, Options, Output, capture};
 pub use netns::NetNs;
 
 use anyhow::{Result, bail};

@@ -1,1 +1,36 @@
-fn main() {}
+//! A Kubernetes-compatible cluster in one binary.
+//!
+//! This crate only wires: it parses the command line, opens what the parts need and joins them.
+//! What decides is a WebAssembly plugin; what acts is one of the crates below.
+#![forbid(unsafe_code)]
+
+mod address;
+mod cli;
+mod embedded;
+mod server;
+
+use anyhow::Result;
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = cli::Args::parse();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: cli::Args) -> Result<()> {
+    // The one TLS provider of the process; a second installation would be the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match args.command {
+        cli::Command::Server(args) => server::run(args),
+        cli::Command::Image(command) => cli::image::run(command),
+        cli::Command::Plugin(command) => cli::plugin::run(command),
+        cli::Command::Reset(args) => cli::reset::run(&args),
+    }
+}

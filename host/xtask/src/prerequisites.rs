@@ -26,6 +26,7 @@ const TO_RUN: &[Need] = &[
 const TO_TEST: &[Need] = &[
     Need { program: "docker-registry", package: "docker-registry" },
     Need { program: "python3", package: "python3" },
+    Need { program: "curl", package: "curl" },
     Need { program: "nsenter", package: "util-linux" },
 ];
 
