@@ -83,7 +83,7 @@ pub enum Op {
 }
 
 /// Compares and what to do in either case.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
     /// All must hold for `success` to run.
     pub compares: Vec<Compare>,
