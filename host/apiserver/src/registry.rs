@@ -13,7 +13,19 @@ use orlop_apimachinery::status::Cause;
 use orlop_apimachinery::{Gvk, Gvr};
 use serde_json::Value;
 
+mod data_maps;
+mod endpoints;
+mod events;
+mod json;
+mod leases;
+mod namespaces;
+mod nodes;
+mod plugins;
+mod pod_spec;
+mod pods;
+mod services;
 mod table;
+mod workloads;
 
 pub use table::RESOURCES;
 
@@ -219,6 +231,21 @@ pub trait Strategy: Send + Sync + 'static {
     /// request, never negative).
     fn grace(&self, _object: &Value, _requested: Option<i64>) -> Grace {
         Grace::Immediate
+    }
+
+    /// Whether something other than `metadata.finalizers` keeps a deleted object: the
+    /// `spec.finalizers` of a namespace.
+    fn holds(&self, _object: &Value) -> bool {
+        false
+    }
+
+    /// Called when `deletionTimestamp` is set on an object that stays for now: a namespace's
+    /// phase becomes Terminating.
+    fn begin_deletion(&self, _cx: &Context<'_>, _object: &mut Value) {}
+
+    /// DELETE answers with the object instead of a `Status` when it is gone at once.
+    fn return_deleted_object(&self) -> bool {
+        false
     }
 
     /// Whether a delete without `propagationPolicy` orphans dependents (true only for

@@ -2,8 +2,9 @@
 //!
 //! A type whose strategy has its own file names it here; the others use [`Generic`].
 
-use super::{Allocation, Backing, Generic, GenericWithSpec, Gvk3, NodeStream, Resource, Review, ScalePaths};
+use super::{Allocation, Backing, Generic, Gvk3, NodeStream, Resource, Review, ScalePaths};
 use super::{Subresource, SubresourceKind};
+use super::{data_maps, endpoints, events, leases, namespaces, nodes, plugins, pods, services, workloads};
 use orlop_apimachinery::Gvr;
 use std::sync::LazyLock;
 
@@ -107,6 +108,7 @@ fn rows() -> Vec<Resource> {
             singular: "configmap",
             short_names: &["cm"],
             backing: Backing::Stored("configmaps"),
+            strategy: &data_maps::ConfigMaps,
             ..base()
         },
         Resource {
@@ -115,6 +117,7 @@ fn rows() -> Vec<Resource> {
             singular: "endpoints",
             short_names: &["ep"],
             backing: Backing::Stored("services/endpoints"),
+            strategy: &endpoints::Endpoints,
             ..base()
         },
         Resource {
@@ -123,6 +126,7 @@ fn rows() -> Vec<Resource> {
             singular: "event",
             short_names: &["ev"],
             backing: Backing::Stored("events"),
+            strategy: &events::Events,
             ..base()
         },
         Resource {
@@ -141,6 +145,7 @@ fn rows() -> Vec<Resource> {
             namespaced: false,
             verbs: NO_COLLECTION,
             backing: Backing::Stored("namespaces"),
+            strategy: &namespaces::Namespaces,
             subresources: const {
                 &[own("finalize", SubresourceKind::Finalize, "Namespace", UPDATE), status("Namespace")]
             },
@@ -153,6 +158,7 @@ fn rows() -> Vec<Resource> {
             short_names: &["no"],
             namespaced: false,
             backing: Backing::Stored("minions"),
+            strategy: &nodes::Nodes,
             subresources: const {
                 &[stream("proxy", NodeStream::NodeProxy, "NodeProxyOptions", EVERY_METHOD), status("Node")]
             },
@@ -165,7 +171,7 @@ fn rows() -> Vec<Resource> {
             short_names: &["po"],
             categories: &["all"],
             backing: Backing::Stored("pods"),
-            strategy: &GenericWithSpec,
+            strategy: &pods::Pods,
             subresources: const {
                 &[
                     stream("attach", NodeStream::Attach, "PodAttachOptions", CONNECT),
@@ -191,7 +197,7 @@ fn rows() -> Vec<Resource> {
             short_names: &["rc"],
             categories: &["all"],
             backing: Backing::Stored("controllers"),
-            strategy: &GenericWithSpec,
+            strategy: &workloads::ReplicationControllers,
             subresources: const { &[scale(true), status("ReplicationController")] },
             ..base()
         },
@@ -200,6 +206,7 @@ fn rows() -> Vec<Resource> {
             kind: "Secret",
             singular: "secret",
             backing: Backing::Stored("secrets"),
+            strategy: &data_maps::Secrets,
             ..base()
         },
         Resource {
@@ -208,6 +215,7 @@ fn rows() -> Vec<Resource> {
             singular: "serviceaccount",
             short_names: &["sa"],
             backing: Backing::Stored("serviceaccounts"),
+            strategy: &data_maps::ServiceAccounts,
             subresources: const {
                 &[Subresource {
                     name: "token",
@@ -225,6 +233,7 @@ fn rows() -> Vec<Resource> {
             short_names: &["svc"],
             categories: &["all"],
             backing: Backing::Stored("services/specs"),
+            strategy: &services::Services,
             subresources: const { &[status("Service")] },
             allocation: Allocation::Service,
             ..base()
@@ -236,7 +245,7 @@ fn rows() -> Vec<Resource> {
             short_names: &["deploy"],
             categories: &["all"],
             backing: Backing::Stored("deployments"),
-            strategy: &GenericWithSpec,
+            strategy: &workloads::Deployments,
             subresources: const { &[scale(false), status("Deployment")] },
             ..base()
         },
@@ -247,7 +256,7 @@ fn rows() -> Vec<Resource> {
             short_names: &["rs"],
             categories: &["all"],
             backing: Backing::Stored("replicasets"),
-            strategy: &GenericWithSpec,
+            strategy: &workloads::ReplicaSets,
             subresources: const { &[scale(false), status("ReplicaSet")] },
             ..base()
         },
@@ -297,6 +306,7 @@ fn rows() -> Vec<Resource> {
             kind: "Lease",
             singular: "lease",
             backing: Backing::Stored("leases"),
+            strategy: &leases::Leases,
             ..base()
         },
         Resource {
@@ -304,6 +314,7 @@ fn rows() -> Vec<Resource> {
             kind: "EndpointSlice",
             singular: "endpointslice",
             backing: Backing::Stored("endpointslices"),
+            strategy: &endpoints::EndpointSlices,
             ..base()
         },
         Resource {
@@ -312,6 +323,7 @@ fn rows() -> Vec<Resource> {
             singular: "event",
             short_names: &["ev"],
             backing: Backing::Stored("events"),
+            strategy: &events::NewEvents,
             ..base()
         },
         Resource {
@@ -320,7 +332,7 @@ fn rows() -> Vec<Resource> {
             singular: "plugin",
             namespaced: false,
             backing: Backing::Stored("orlop.dev/plugins"),
-            strategy: &GenericWithSpec,
+            strategy: &plugins::Plugins,
             subresources: const { &[status("Plugin")] },
             ..base()
         },
