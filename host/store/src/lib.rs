@@ -28,5 +28,5 @@ pub use catch_up::{ReadHistory, start_watch};
 pub use command::{Request, decode_batch, encode_batch, size_hint};
 pub use hub::{Hub, Joined, WATCH_BUFFER};
 pub use memory::{MemoryStore, MemoryTables};
-pub use read::{History, ReadError, Span, check_revision, garbage, history, range};
+pub use read::{Garbage, History, ReadError, Span, check_revision, garbage, history, range};
 pub use tables::{Counters, Table, TableError, Tables, Visit, Write};

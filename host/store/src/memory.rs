@@ -126,15 +126,12 @@ impl MemoryStore {
         let mut applied =
             apply(&state.tables, state.counters, requests).map_err(|e| poisoned(e.to_string()))?;
         state.tables.write(applied.writes);
-        if applied.counters.compacted != state.counters.compacted {
-            loop {
-                let writes = garbage(&state.tables, applied.counters.compacted, 1000)
-                    .map_err(|e| poisoned(e.to_string()))?;
-                if writes.is_empty() {
-                    break;
-                }
-                state.tables.write(writes);
-            }
+        let mut collected = state.counters.compacted;
+        while collected < applied.counters.compacted {
+            let step = garbage(&state.tables, collected, applied.counters.compacted, 100)
+                .map_err(|e| poisoned(e.to_string()))?;
+            state.tables.write(step.writes);
+            collected = step.collected;
         }
         state.counters = applied.counters;
         self.hub.publish(applied.events, applied.counters.revision);

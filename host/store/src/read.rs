@@ -233,23 +233,45 @@ fn event(tables: &impl Tables, change: &Change<'_>) -> Result<Event, TableError>
     Ok(Event { kind: change.kind, kv, prev })
 }
 
-/// What a compaction may remove: the first `max` changes up to the compacted revision, and the
-/// states that they superseded. Empty where there is nothing left to do.
+/// One step of a compaction.
+#[derive(Debug, Default)]
+pub struct Garbage {
+    /// Removals; to be made in one atomic step.
+    pub writes: Vec<Write>,
+    /// The changes up to this revision are gone once `writes` are made.
+    pub collected: u64,
+}
+
+/// What the next step of a compaction removes: about `max` changes after the revision `collected`
+/// and up to `compacted`, and the states that they superseded. Begins with `collected` 0 and is
+/// done when that reaches `compacted`.
 ///
 /// # Errors
 /// [`TableError`]
-pub fn garbage(tables: &impl Tables, compacted: u64, max: usize) -> Result<Vec<Write>, TableError> {
-    let mut writes = Vec::new();
-    let end = change_key(compacted.saturating_add(1), 0);
+pub fn garbage(
+    tables: &impl Tables,
+    collected: u64,
+    compacted: u64,
+    max: usize,
+) -> Result<Garbage, TableError> {
+    let mut step = Garbage { writes: Vec::new(), collected: compacted };
     let mut seen = 0;
-    tables.scan(Table::Changes, &[], Some(&end), &mut |key, record| {
+    let mut last = 0;
+    let start = change_key(collected.saturating_add(1), 0);
+    let end = change_key(compacted.saturating_add(1), 0);
+    tables.scan(Table::Changes, &start, Some(&end), &mut |key, record| {
         let change = Change::decode(key, record)?;
-        if change.previous != 0 {
-            writes.push((Table::Old, old_key(change.key, change.previous), None));
+        if seen >= max && change.revision != last {
+            step.collected = last;
+            return Ok(ControlFlow::Break(()));
         }
-        writes.push((Table::Changes, key.to_vec(), None));
+        last = change.revision;
         seen += 1;
-        Ok(if seen < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        if change.previous != 0 {
+            step.writes.push((Table::Old, old_key(change.key, change.previous), None));
+        }
+        step.writes.push((Table::Changes, key.to_vec(), None));
+        Ok(ControlFlow::Continue(()))
     })?;
-    Ok(writes)
+    Ok(step)
 }
