@@ -283,3 +283,78 @@ pub(crate) fn clear_spool(spool: &Path) {
         let _ = std::fs::remove_file(file.path());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::Folder;
+    use crate::state::{self, Opened};
+    use crate::types::{Command, LogId};
+    use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
+    use openraft::{CommittedLeaderId, Entry, EntryPayload};
+    use orlop_store::{Op, Range, Request, Txn, encode_batch, range};
+
+    fn entry(index: u64, key: &str, value: &str) -> Entry<crate::TypeConfig> {
+        let op = Op::Put { key: key.to_owned().into(), value: value.to_owned().into() };
+        let batch = encode_batch(&[Request::Txn(Txn { success: vec![op], ..Txn::default() })]);
+        let log_id = LogId::new(CommittedLeaderId::new(1, 1), index);
+        Entry { log_id, payload: EntryPayload::Normal(Command(batch.into())) }
+    }
+
+    fn open(path: &Path) -> Opened {
+        state::open(&Folder::claim(path).unwrap(), 1 << 20, 1).unwrap()
+    }
+
+    fn close(opened: Opened) {
+        opened.stopper.stop();
+        opened.thread.join().unwrap();
+    }
+
+    fn all(opened: &Opened) -> Vec<String> {
+        let view = opened.published.view().unwrap();
+        let everything = Range { start: "".into(), end: "\0".into(), ..Range::default() };
+        let result = range(view.as_ref(), view.counters, &everything).unwrap();
+        result.kvs.iter().map(|kv| format!("{kv:?}")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_replaces_what_another_member_has() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut a = open(&temp.path().join("a"));
+        let entries: Vec<_> = (1..3000).map(|n| entry(n, &format!("k{}", n % 700), "from a")).collect();
+        a.machine.apply(entries).await.unwrap();
+        let snapshot = a.machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        // The stream shows the moment of the snapshot, not what came after.
+        let expected = all(&a);
+        a.machine.apply([entry(3000, "later", "x")]).await.unwrap();
+        let mut stream = Vec::new();
+        snapshot.snapshot.write_to(&mut stream).unwrap();
+
+        let mut b = open(&temp.path().join("b"));
+        b.machine.apply([entry(1, "only b", "x"), entry(2, "k5", "from b")]).await.unwrap();
+        // A damaged or cut stream leaves everything as it was.
+        let before = all(&b);
+        for damaged in [
+            &stream[..stream.len() - 1],
+            &[&stream[..stream.len() / 2], b"x", &stream[stream.len() / 2 + 1..]].concat(),
+        ] {
+            let mut data = b.machine.begin_receiving_snapshot().await.unwrap();
+            data.write_part(damaged).unwrap();
+            let spool = data.into_spool().unwrap();
+            assert!(read(&spool, |_, _, _| Ok(())).is_err());
+        }
+        assert_eq!(all(&b), before);
+        let mut data = b.machine.begin_receiving_snapshot().await.unwrap();
+        for part in stream.chunks(10_000) {
+            data.write_part(part).unwrap();
+        }
+        b.machine.install_snapshot(&snapshot.meta, data).await.unwrap();
+        assert_eq!(all(&b), expected);
+        assert_eq!(b.machine.applied_state().await.unwrap().0, snapshot.meta.last_log_id);
+        close(b);
+        let b = open(&temp.path().join("b"));
+        assert_eq!(all(&b), expected, "after a restart");
+        close(b);
+        close(a);
+    }
+}

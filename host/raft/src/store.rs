@@ -118,7 +118,9 @@ impl RaftStore {
                 Ok::<_, OpenError>((log?, state?))
             })
         };
-        let ((log, log_thread), opened) = opening.await.map_err(|e| failed(e.to_string()))??;
+        // The engine panics on some kinds of damage.
+        let ((log, log_thread), opened) =
+            opening.await.map_err(|e| OpenError::Corrupt { path: path.clone(), source: Box::new(e) })??;
         // Readers hold nothing of the folder, and end with the last handle to the store.
         let threads = [log_thread, opened.thread];
         let readers = Readers::start(options.readers.max(1), &path)?;
