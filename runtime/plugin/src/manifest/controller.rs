@@ -1,65 +1,47 @@
 //! The manifest's section of a controller plugin.
+//!
+//! Its meaning belongs to the controller manager, which parses it again, strictly, before the plugin is
+//! activated. Here it is only kept within bounds.
 
-use super::{ManifestError, check_len, check_text, check_texts, field};
+use super::{ManifestError, check_len, check_text, field};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// What a controller plugin watches, and how objects map to its keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct ControllerManifest {
-    /// Controllers that it implements; each has its own queue.
-    pub controllers: Vec<String>,
-    /// What is watched and cached for it.
-    pub watches: Vec<Watch>,
-    /// Indexes over what is watched.
-    pub indexes: Vec<Index>,
-}
+/// Deepest nesting of the section.
+const MAX_DEPTH: usize = 16;
 
-/// One watched resource.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Watch {
-    /// `v1` or `apps/v1`.
-    pub api_version: String,
-    /// Plural name.
-    pub resource: String,
-    /// How an object of it becomes a key of the queue: `self`, `owner`, `namespace` or `plugin`.
-    pub maps_to: String,
-}
-
-/// One index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Index {
-    /// Name by which the plugin asks for it.
-    pub name: String,
-    /// `v1` or `apps/v1`.
-    pub api_version: String,
-    /// Plural name.
-    pub resource: String,
-    /// Path of the value, such as `spec.nodeName`.
-    pub path: String,
-}
+/// What a controller plugin watches, how objects map to its keys and what it is handed; documented in
+/// `wit/controller/controller.wit`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ControllerManifest(pub Value);
 
 impl ControllerManifest {
     pub(super) fn check(&self) -> Result<(), ManifestError> {
-        check_texts("controller.controllers", &self.controllers)?;
-        check_len("controller.watches", self.watches.len())?;
-        check_len("controller.indexes", self.indexes.len())?;
-        for (i, w) in self.watches.iter().enumerate() {
-            check_text(&format!("controller.watches[{i}].apiVersion"), &w.api_version)?;
-            check_text(&format!("controller.watches[{i}].resource"), &w.resource)?;
-            check_text(&format!("controller.watches[{i}].mapsTo"), &w.maps_to)?;
-            if w.resource.is_empty() {
-                return Err(field(format!("controller.watches[{i}].resource"), "must not be empty"));
-            }
+        if !self.0.is_object() {
+            return Err(field("controller", "must be an object"));
         }
-        for (i, index) in self.indexes.iter().enumerate() {
-            check_text(&format!("controller.indexes[{i}].name"), &index.name)?;
-            check_text(&format!("controller.indexes[{i}].apiVersion"), &index.api_version)?;
-            check_text(&format!("controller.indexes[{i}].resource"), &index.resource)?;
-            check_text(&format!("controller.indexes[{i}].path"), &index.path)?;
+        bounded("controller", &self.0, MAX_DEPTH)
+    }
+}
+
+fn bounded(path: &str, value: &Value, depth: usize) -> Result<(), ManifestError> {
+    if depth == 0 {
+        return Err(field(path, format!("is nested deeper than {MAX_DEPTH}")));
+    }
+    match value {
+        Value::String(text) => check_text(path, text),
+        Value::Array(items) => {
+            check_len(path, items.len())?;
+            items.iter().enumerate().try_for_each(|(i, v)| bounded(&format!("{path}[{i}]"), v, depth - 1))
         }
-        Ok(())
+        Value::Object(fields) => {
+            check_len(path, fields.len())?;
+            fields.iter().try_for_each(|(k, v)| {
+                check_text(path, k)?;
+                bounded(&format!("{path}.{k}"), v, depth - 1)
+            })
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
     }
 }
