@@ -105,6 +105,9 @@ impl Addresses {
                 }
             }
         }
+        if let Some((highest, _)) = addresses.by_address.last_key_value().filter(|(a, _)| range.gives(**a)) {
+            addresses.last = *highest;
+        }
         Ok(addresses)
     }
 

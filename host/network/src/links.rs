@@ -108,7 +108,6 @@ impl Links {
                 .name(POD_LINK)
                 .address(hardware_address(address))
                 .setns_by_fd(namespace.as_raw_fd())
-                .up()
                 .build();
             let pair = LinkVeth::new(&host_name, POD_LINK)
                 .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
@@ -129,6 +128,8 @@ impl Links {
         let what = "find the pod's link";
         let index = Self::index_of(&pod, POD_LINK).await.map_err(netlink(what))?;
         let index = index.ok_or_else(|| system(what)(io::ErrorKind::NotFound.into()))?;
+        let up = LinkUnspec::new_with_index(index).up().build();
+        pod.link().set(up).execute().await.map_err(netlink("bring up the pod's link"))?;
         add_address(&pod, index, address, prefix).await?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
         match pod.route().add(route).execute().await {
