@@ -8,7 +8,10 @@
 //! Build: `cargo build --target wasm32-unknown-unknown --profile guest -p orlop-plugin-<name>`.
 //! The resulting core module is a loadable plugin as it is.
 
+pub mod admission;
+pub mod controller;
 pub mod log;
+pub mod scheduler;
 
 pub use orlop_apimachinery as apimachinery;
 pub use serde;

@@ -1,0 +1,298 @@
+//! Configuration in Kubernetes' vocabulary: `KubeSchedulerConfiguration` of
+//! `kubescheduler.config.k8s.io/v1`.
+//!
+//! The default set of plugins is added to every profile, as upstream does; a profile enables,
+//! re-weighs or disables. Fields that only make sense for Kubernetes' own process are accepted and
+//! say nothing here: `parallelism`, `percentageOfNodesToScore` (every node is always scored),
+//! `leaderElection`, `clientConnection`, `enableProfiling`, `enableContentionProfiling`.
+//! Extenders are refused.
+
+use crate::queue::Backoff;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
+
+/// The default plugins in Kubernetes' order, with their weights.
+pub const DEFAULT_PLUGINS: [(&str, i64); 8] = [
+    ("NodeUnschedulable", 0),
+    ("NodeName", 0),
+    ("TaintToleration", 3),
+    ("NodeAffinity", 2),
+    ("NodePorts", 0),
+    ("NodeResourcesFit", 1),
+    ("NodeResourcesBalancedAllocation", 1),
+    ("ImageLocality", 1),
+];
+
+/// The configuration that is used without a file.
+pub const DEFAULT_CONFIG: &str = include_str!("../../../policies/scheduler.yaml");
+
+/// Why a configuration is refused. The user must repair it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not YAML, or unknown fields or wrong types.
+    #[error("the scheduler configuration is malformed")]
+    Malformed(#[source] serde_yaml::Error),
+    /// Well formed, but not possible.
+    #[error("the scheduler configuration is invalid: {path}: {message}")]
+    Invalid {
+        /// Where.
+        path: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// One plugin of a profile, as it will be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginSpec {
+    /// `NodeResourcesFit`
+    pub name: String,
+    /// Whether its filter is enabled.
+    pub filter: bool,
+    /// Whether its score is enabled.
+    pub score: bool,
+    /// Of its score, at least 1.
+    pub weight: i64,
+    /// A JSON object.
+    pub args: Value,
+}
+
+/// One profile.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfileSpec {
+    /// `spec.schedulerName` of its pods.
+    pub scheduler_name: String,
+    /// In the order in which they are asked.
+    pub plugins: Vec<PluginSpec>,
+}
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchedulerConfig {
+    /// At least one; names differ.
+    pub profiles: Vec<ProfileSpec>,
+    /// Times of the queue.
+    pub backoff: Backoff,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    api_version: String,
+    kind: String,
+    #[serde(default)]
+    profiles: Vec<FileProfile>,
+    pod_initial_backoff_seconds: Option<u64>,
+    pod_max_backoff_seconds: Option<u64>,
+    #[serde(default)]
+    extenders: Vec<Value>,
+    percentage_of_nodes_to_score: Option<i32>,
+    #[serde(default, rename = "parallelism")]
+    _parallelism: Option<i32>,
+    #[serde(default, rename = "leaderElection")]
+    _leader_election: Option<Value>,
+    #[serde(default, rename = "clientConnection")]
+    _client_connection: Option<Value>,
+    #[serde(default, rename = "enableProfiling")]
+    _enable_profiling: Option<bool>,
+    #[serde(default, rename = "enableContentionProfiling")]
+    _enable_contention_profiling: Option<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileProfile {
+    scheduler_name: Option<String>,
+    percentage_of_nodes_to_score: Option<i32>,
+    #[serde(default)]
+    plugins: FilePlugins,
+    #[serde(default)]
+    plugin_config: Vec<FileArgs>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct FilePlugins {
+    multi_point: FileSet,
+    filter: FileSet,
+    score: FileSet,
+    pre_filter: FileSet,
+    pre_score: FileSet,
+    #[serde(flatten)]
+    others: BTreeMap<String, FileSet>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct FileSet {
+    enabled: Vec<FilePlugin>,
+    disabled: Vec<FilePlugin>,
+}
+
+impl FileSet {
+    fn disables(&self, name: &str) -> bool {
+        self.disabled.iter().any(|p| p.name == "*" || p.name == name)
+    }
+
+    fn enabled(&self, name: &str) -> Option<&FilePlugin> {
+        self.enabled.iter().find(|p| p.name == name)
+    }
+}
+
+#[derive(Deserialize, Clone)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FilePlugin {
+    name: String,
+    #[serde(default)]
+    weight: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FileArgs {
+    name: String,
+    #[serde(default)]
+    args: Map<String, Value>,
+}
+
+fn invalid(path: impl Into<String>, message: impl Into<String>) -> ConfigError {
+    ConfigError::Invalid { path: path.into(), message: message.into() }
+}
+
+impl SchedulerConfig {
+    /// Reads a configuration. `known` are the plugins that exist.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the field that is wrong.
+    pub fn parse(yaml: &str, known: &[String]) -> Result<Self, ConfigError> {
+        let file: File = serde_yaml::from_str(yaml).map_err(ConfigError::Malformed)?;
+        if file.api_version != "kubescheduler.config.k8s.io/v1" {
+            let message =
+                format!("{:?} is not supported, want kubescheduler.config.k8s.io/v1", file.api_version);
+            return Err(invalid("apiVersion", message));
+        }
+        if file.kind != "KubeSchedulerConfiguration" {
+            return Err(invalid("kind", format!("{:?} is not KubeSchedulerConfiguration", file.kind)));
+        }
+        if !file.extenders.is_empty() {
+            return Err(invalid("extenders", "not supported"));
+        }
+        check_percentage("percentageOfNodesToScore", file.percentage_of_nodes_to_score)?;
+        let defaults = Backoff::default();
+        let seconds = |value: Option<u64>, default| value.map_or(default, Duration::from_secs);
+        let backoff = Backoff {
+            initial: seconds(file.pod_initial_backoff_seconds, defaults.initial),
+            max: seconds(file.pod_max_backoff_seconds, defaults.max),
+            ..defaults
+        };
+        if backoff.initial.is_zero() {
+            return Err(invalid("podInitialBackoffSeconds", "must be greater than 0"));
+        }
+        if backoff.max < backoff.initial {
+            return Err(invalid(
+                "podMaxBackoffSeconds",
+                "must be greater than or equal to podInitialBackoffSeconds",
+            ));
+        }
+        let profiles = if file.profiles.is_empty() { vec![FileProfile::default()] } else { file.profiles };
+        let profiles: Vec<ProfileSpec> = profiles
+            .iter()
+            .enumerate()
+            .map(|(i, profile)| resolve(profile, &format!("profiles[{i}]"), known))
+            .collect::<Result<_, _>>()?;
+        let mut names = BTreeSet::new();
+        for (i, profile) in profiles.iter().enumerate() {
+            if !names.insert(&profile.scheduler_name) {
+                let message = format!("Duplicate value: {:?}", profile.scheduler_name);
+                return Err(invalid(format!("profiles[{i}].schedulerName"), message));
+            }
+        }
+        Ok(Self { profiles, backoff })
+    }
+}
+
+fn check_percentage(path: &str, value: Option<i32>) -> Result<(), ConfigError> {
+    match value {
+        Some(p) if !(0..=100).contains(&p) => Err(invalid(path, "not in valid range [0-100]")),
+        _ => Ok(()),
+    }
+}
+
+fn resolve(profile: &FileProfile, path: &str, known: &[String]) -> Result<ProfileSpec, ConfigError> {
+    check_percentage(&format!("{path}.percentageOfNodesToScore"), profile.percentage_of_nodes_to_score)?;
+    let sets = &profile.plugins;
+    if let Some(other) = sets.others.iter().find(|(_, set)| !set.enabled.is_empty()).map(|(name, _)| name) {
+        return Err(invalid(format!("{path}.plugins.{other}"), "this extension point is not supported"));
+    }
+    let points = [("multiPoint", &sets.multi_point), ("filter", &sets.filter), ("score", &sets.score)];
+    let more = [("preFilter", &sets.pre_filter), ("preScore", &sets.pre_score)];
+    for (point, set) in points.into_iter().chain(more) {
+        for (i, plugin) in set.enabled.iter().enumerate() {
+            let at = format!("{path}.plugins.{point}.enabled[{i}]");
+            if !known.contains(&plugin.name) {
+                return Err(invalid(at, format!("plugin {:?} does not exist", plugin.name)));
+            }
+            if !(0..=1_000_000).contains(&plugin.weight) {
+                return Err(invalid(at, "weight must be between 0 and 1000000"));
+            }
+        }
+    }
+    // Enabled by default and not disabled, then what multiPoint adds, then what single points add.
+    let defaults = DEFAULT_PLUGINS.iter().filter(|(name, _)| known.iter().any(|k| k == name));
+    let mut order: Vec<(String, i64)> = Vec::new();
+    let mut add = |name: &str, weight: i64| match order.iter_mut().find(|(n, _)| n == name) {
+        Some((_, w)) if weight > 0 => *w = weight,
+        Some(_) => {}
+        None => order.push((name.to_owned(), weight)),
+    };
+    for (name, weight) in defaults.filter(|(name, _)| !sets.multi_point.disables(name)) {
+        add(name, *weight);
+    }
+    let multi: BTreeSet<String> = sets.multi_point.enabled.iter().map(|p| p.name.clone()).collect();
+    for plugin in &sets.multi_point.enabled {
+        add(&plugin.name, plugin.weight);
+    }
+    let everywhere: BTreeSet<String> = DEFAULT_PLUGINS
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .filter(|name| !sets.multi_point.disables(name))
+        .chain(multi)
+        .collect();
+    for plugin in sets.filter.enabled.iter().chain(&sets.score.enabled) {
+        add(&plugin.name, 0);
+    }
+    let mut args: BTreeMap<&str, &Map<String, Value>> = BTreeMap::new();
+    for (i, config) in profile.plugin_config.iter().enumerate() {
+        if args.insert(&config.name, &config.args).is_some() {
+            return Err(invalid(
+                format!("{path}.pluginConfig[{i}]"),
+                format!("repeated config for plugin {}", config.name),
+            ));
+        }
+    }
+    let plugins = order
+        .into_iter()
+        .map(|(name, weight)| {
+            let wide = everywhere.contains(&name);
+            let on = |set: &FileSet| set.enabled(&name).is_some() || (wide && !set.disables(&name));
+            let scored = sets.score.enabled(&name).map_or(0, |p| p.weight);
+            let weight = if scored > 0 { scored } else { weight };
+            let mut given = args.get(name.as_str()).map_or_else(Map::new, |a| (*a).clone());
+            given.remove("apiVersion");
+            given.remove("kind");
+            let (filter, score) = (on(&sets.filter), on(&sets.score));
+            PluginSpec { filter, score, weight: weight.max(1), args: Value::Object(given), name }
+        })
+        .filter(|spec| spec.filter || spec.score)
+        .collect();
+    let scheduler_name = profile.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".to_owned());
+    if scheduler_name.is_empty() {
+        return Err(invalid(format!("{path}.schedulerName"), "Required value"));
+    }
+    Ok(ProfileSpec { scheduler_name, plugins })
+}

@@ -1,0 +1,84 @@
+//! Profiles as users write them.
+
+use super::*;
+
+fn known() -> Vec<String> {
+    DEFAULT_PLUGINS.iter().map(|(name, _)| (*name).to_owned()).chain(["Custom".to_owned()]).collect()
+}
+
+fn parse(profiles: &str) -> Result<SchedulerConfig, String> {
+    let yaml =
+        format!("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n{profiles}");
+    SchedulerConfig::parse(&yaml, &known()).map_err(|e| e.to_string())
+}
+
+fn plugin<'a>(config: &'a SchedulerConfig, name: &str) -> Option<&'a PluginSpec> {
+    config.profiles[0].plugins.iter().find(|p| p.name == name)
+}
+
+#[test]
+fn the_file_that_we_ship_is_the_default() {
+    let shipped = SchedulerConfig::parse(DEFAULT_CONFIG, &known()).unwrap();
+    assert_eq!(shipped.profiles.len(), 1);
+    let names: Vec<&str> = shipped.profiles[0].plugins.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, DEFAULT_PLUGINS.map(|(name, _)| name));
+    assert_eq!(plugin(&shipped, "TaintToleration").unwrap().weight, 3);
+    assert_eq!(shipped.backoff, Backoff::default());
+}
+
+#[test]
+fn weights_disabling_and_additions() {
+    let config = parse(
+        "profiles:
+- schedulerName: mine
+  percentageOfNodesToScore: 10
+  plugins:
+    multiPoint:
+      enabled: [{name: Custom, weight: 7}]
+      disabled: [{name: ImageLocality}]
+    score:
+      disabled: [{name: TaintToleration}]
+      enabled: [{name: NodeAffinity, weight: 9}]
+  pluginConfig:
+  - name: Custom
+    args: {apiVersion: v1, kind: CustomArgs, x: 1}
+",
+    )
+    .unwrap();
+    assert_eq!(config.profiles[0].scheduler_name, "mine");
+    assert_eq!(plugin(&config, "ImageLocality"), None);
+    let taints = plugin(&config, "TaintToleration").unwrap();
+    assert_eq!((taints.filter, taints.score), (true, false));
+    assert_eq!(plugin(&config, "NodeAffinity").unwrap().weight, 9);
+    let custom = plugin(&config, "Custom").unwrap();
+    assert_eq!((custom.weight, custom.args.clone()), (7, serde_json::json!({"x": 1})));
+}
+
+#[test]
+fn everything_off_but_one() {
+    let config = parse(
+        "profiles:
+- plugins:
+    multiPoint: {disabled: [{name: '*'}]}
+    filter: {enabled: [{name: NodeName}]}
+",
+    )
+    .unwrap();
+    let [only] = &config.profiles[0].plugins[..] else { panic!("more than one") };
+    assert_eq!((only.name.as_str(), only.filter, only.score), ("NodeName", true, false));
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (yaml, says) in [
+        ("profiles: [{plugins: {multiPoint: {enabled: [{name: Nope}]}}}]", "plugin \"Nope\" does not exist"),
+        ("profiles: [{}, {}]", "profiles[1].schedulerName: Duplicate value"),
+        ("extenders: [{urlPrefix: x}]", "extenders: not supported"),
+        ("podInitialBackoffSeconds: 20", "podMaxBackoffSeconds"),
+        ("profiles: [{nope: 1}]", "malformed"),
+        ("percentageOfNodesToScore: 101", "range"),
+    ] {
+        let error = parse(yaml).unwrap_err();
+        assert!(error.contains(says), "{yaml}: {error}");
+    }
+}

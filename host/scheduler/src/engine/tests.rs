@@ -1,0 +1,1 @@
+//! The engine with plugins written in a few lines.

@@ -1,0 +1,245 @@
+//! Brings a class up to date: mirrors first, then questions, only about what changed.
+
+use super::{Failed, Loaded, Profile, refusal};
+use crate::class::{Answers, Class, bit, put_bit};
+use crate::columns::ColumnSet;
+use crate::framework::{Normalize, PluginError, Prepared, Rows};
+use crate::table::{NodeTable, Slot};
+use std::time::Instant;
+
+impl Profile {
+    /// Makes the answers of a class those of the table as it is now.
+    ///
+    /// # Errors
+    /// [`Failed`] where a required filter plugin gave no answer. The class is then not to be read.
+    pub fn evaluate(&mut self, id: u32, table: &NodeTable, now: Instant) -> Result<(), Failed> {
+        let Self { plugins, classes, .. } = self;
+        let Some(class) = classes.get_mut(&id) else { return Ok(()) };
+        let result = bring_up(plugins, class, table, now);
+        if result.is_err() {
+            // What was replaced and what was not is anybody's guess.
+            class.answers.iter_mut().for_each(Answers::clear);
+            class.cursor = crate::table::Cursor::default();
+        }
+        result
+    }
+}
+
+/// What one plugin is to be asked.
+enum Ask {
+    Nothing,
+    All,
+    Rows(Vec<Slot>),
+}
+
+fn bring_up(
+    plugins: &mut [Loaded],
+    class: &mut Class,
+    table: &NodeTable,
+    now: Instant,
+) -> Result<(), Failed> {
+    let slots = table.slots() as usize;
+    let mut everything = class.cursor.is_unset() || class.totals.len() > slots;
+    let mut columns = ColumnSet::PRESENCE;
+    let mut fresh = vec![false; plugins.len()];
+    for ((loaded, answers), fresh) in plugins.iter_mut().zip(&mut class.answers).zip(&mut fresh) {
+        columns = columns.or(loaded.columns());
+        let introduced = loaded.sync(table, now).and_then(|()| {
+            let known = answers.generation == loaded.generation;
+            *fresh = !known || answers.round != loaded.round;
+            if known { Ok(()) } else { introduce(loaded, class.id, &class.pod, answers) }
+        });
+        answers.round = loaded.round;
+        if let Err(error) = introduced {
+            let had_answers = answers.generation != 0;
+            give_up(loaded, answers, &error, now)?;
+            everything |= had_answers;
+            *fresh = false;
+        }
+    }
+    if class.rejection().is_some() {
+        // No node fits whatever it is like, so nobody is asked about nodes.
+        class.settle(&[], 0, None, false);
+        class.feasible.clear();
+        class.cursor = crate::table::Cursor::default();
+        return Ok(());
+    }
+    let changed = if everything { None } else { table.changed_since(class.cursor, columns) };
+    let everything = changed.is_none();
+    let changed = changed.unwrap_or_default();
+    if !everything && changed.is_empty() && !fresh.contains(&true) {
+        class.cursor = table.head();
+        return Ok(());
+    }
+    let touched: Vec<Slot> = changed.iter().map(|(slot, _)| *slot).collect();
+    let mut all = everything;
+    if !everything {
+        class.unsettle(&touched);
+    }
+    let mut custom = false;
+    for ((loaded, answers), fresh) in plugins.iter_mut().zip(&mut class.answers).zip(&fresh) {
+        if answers.generation == 0 || !(answers.filters || answers.weight != 0) {
+            continue;
+        }
+        answers.resize(slots);
+        let ask = if everything || *fresh {
+            Ask::All
+        } else {
+            let of = loaded.columns();
+            let rows: Vec<Slot> =
+                changed.iter().filter(|(_, c)| c.intersects(of)).map(|(slot, _)| *slot).collect();
+            match rows.len() {
+                0 => Ask::Nothing,
+                n if n > slots / 4 + 16 => Ask::All,
+                _ => Ask::Rows(rows),
+            }
+        };
+        all |= matches!(ask, Ask::All);
+        let answered = match &ask {
+            Ask::Nothing => Ok(()),
+            Ask::All => question(loaded, answers, class.id, Rows::All, slots),
+            Ask::Rows(rows) => question(loaded, answers, class.id, Rows::Some(rows), slots),
+        };
+        match answered {
+            Ok(()) => custom |= answers.weight != 0 && loaded.normalize() == Normalize::Custom,
+            Err(error) => {
+                give_up(loaded, answers, &error, now)?;
+                all = true;
+            }
+        }
+        if !matches!(ask, Ask::Nothing) && answers.generation != 0 {
+            loaded.failures = 0;
+        }
+    }
+    let rows = if all { None } else { Some(touched.as_slice()) };
+    class.settle(table.live(), slots, rows, false);
+    if custom {
+        for (loaded, answers) in plugins.iter_mut().zip(&mut class.answers) {
+            if answers.weight == 0 || loaded.normalize() != Normalize::Custom {
+                continue;
+            }
+            let normalized = loaded
+                .enabled
+                .plugin
+                .normalize(class.id, &class.feasible, &answers.raw)
+                .and_then(|bytes| check_bytes(bytes, slots));
+            match normalized {
+                Ok(bytes) => answers.bytes = bytes,
+                Err(error) => give_up(loaded, answers, &error, now)?,
+            }
+        }
+        class.settle(table.live(), slots, None, true);
+    }
+    class.cursor = table.head();
+    Ok(())
+}
+
+/// Tells a plugin of the class.
+fn introduce(
+    loaded: &mut Loaded,
+    id: u32,
+    pod: &serde_json::Value,
+    answers: &mut Answers,
+) -> Result<(), PluginError> {
+    let pod = loaded.projection.apply(pod).to_string();
+    let prepared = match loaded.enabled.plugin.prepare(id, pod.as_bytes()) {
+        Err(PluginError::Refused { message }) if loaded.enabled.filter => {
+            Prepared { rejected: Some(refusal(&message)), ..Prepared::default() }
+        }
+        other => other?,
+    };
+    answers.clear();
+    answers.generation = loaded.generation;
+    answers.filters = loaded.enabled.filter && !prepared.skip_filter;
+    answers.weight = if loaded.enabled.score && !prepared.skip_score { loaded.enabled.weight } else { 0 };
+    answers.normalize = loaded.normalize();
+    answers.prepared = Prepared { rejected: prepared.rejected.filter(|_| loaded.enabled.filter), ..prepared };
+    Ok(())
+}
+
+/// Applies the failure policy.
+fn give_up(
+    loaded: &mut Loaded,
+    answers: &mut Answers,
+    error: &PluginError,
+    now: Instant,
+) -> Result<(), Failed> {
+    loaded.fail(error, now);
+    answers.clear();
+    if loaded.enabled.filter && loaded.enabled.required {
+        let plugin = loaded.descriptor.name.clone();
+        let message = format!("running {plugin:?} filter plugin: {error}");
+        return Err(Failed { plugin, message });
+    }
+    Ok(())
+}
+
+fn question(
+    loaded: &mut Loaded,
+    answers: &mut Answers,
+    id: u32,
+    rows: Rows<'_>,
+    slots: usize,
+) -> Result<(), PluginError> {
+    let asked = match rows {
+        Rows::All => slots,
+        Rows::Some(rows) => rows.len(),
+    };
+    let plugin = &mut loaded.enabled.plugin;
+    if answers.filters {
+        let mask = plugin.filter(id, rows)?;
+        if mask.len() != asked.div_ceil(64) {
+            let message = format!("a mask of {} words for {asked} nodes", mask.len());
+            return Err(PluginError::Nonsense { message });
+        }
+        match rows {
+            Rows::All => answers.mask = mask,
+            Rows::Some(rows) => {
+                for (i, slot) in rows.iter().enumerate() {
+                    put_bit(&mut answers.mask, *slot as usize, bit(&mask, i));
+                }
+            }
+        }
+    }
+    if answers.weight == 0 {
+        return Ok(());
+    }
+    if answers.normalize == Normalize::None {
+        let bytes = check_bytes(plugin.score(id, rows)?, asked)?;
+        replace(&mut answers.bytes, rows, bytes);
+    } else {
+        let raw = plugin.score_raw(id, rows)?;
+        if raw.len() != asked {
+            let message = format!("{} scores for {asked} nodes", raw.len());
+            return Err(PluginError::Nonsense { message });
+        }
+        if answers.normalize != Normalize::Custom && raw.iter().any(|r| *r < 0) {
+            return Err(PluginError::Nonsense { message: "a raw score below 0".to_owned() });
+        }
+        replace(&mut answers.raw, rows, raw);
+    }
+    Ok(())
+}
+
+fn replace<T: Copy>(cells: &mut Vec<T>, rows: Rows<'_>, values: Vec<T>) {
+    match rows {
+        Rows::All => *cells = values,
+        Rows::Some(rows) => {
+            for (slot, value) in rows.iter().zip(values) {
+                if let Some(cell) = cells.get_mut(*slot as usize) {
+                    *cell = value;
+                }
+            }
+        }
+    }
+}
+
+fn check_bytes(bytes: Vec<u8>, asked: usize) -> Result<Vec<u8>, PluginError> {
+    if bytes.len() != asked {
+        return Err(PluginError::Nonsense { message: format!("{} scores for {asked} nodes", bytes.len()) });
+    }
+    if let Some(score) = bytes.iter().find(|b| **b > 100) {
+        return Err(PluginError::Nonsense { message: format!("a score of {score}, above 100") });
+    }
+    Ok(bytes)
+}

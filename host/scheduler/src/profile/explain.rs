@@ -1,0 +1,98 @@
+//! Why a class fits nowhere, in numbers of nodes per reason.
+
+use super::{Failed, Profile};
+use crate::class::{Unfit, bit};
+use crate::framework::{EventSet, Explanation, PluginError};
+use crate::table::{NodeTable, Slot};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Profile {
+    /// Why an evaluated class fits nowhere. A node counts for the first plugin that rejected it, as
+    /// in Kubernetes; the answer is kept until the class changes.
+    ///
+    /// # Errors
+    /// [`Failed`] where a plugin could not say.
+    pub fn explain(&mut self, id: u32, table: &NodeTable, now: Instant) -> Result<Arc<Unfit>, Failed> {
+        let Self { plugins, classes, .. } = self;
+        let nodes = table.nodes();
+        let nobody = Unfit {
+            nodes,
+            rejected: None,
+            reasons: Vec::new(),
+            unresolvable: 0,
+            events: EventSet::NODE_ADD.or(EventSet::PROFILE),
+        };
+        let Some(class) = classes.get_mut(&id) else { return Ok(Arc::new(nobody)) };
+        if let Some(unfit) = &class.unfit
+            && unfit.nodes == nodes
+        {
+            return Ok(unfit.clone());
+        }
+        let mut unfit = nobody;
+        if let Some((plugin, reason)) = class.rejection() {
+            unfit.rejected = Some(reason.text.clone());
+            unfit.unresolvable = if reason.unresolvable { nodes } else { 0 };
+            unfit.events = plugins.get(plugin).map_or(Self::any_event(), |p| p.descriptor.events);
+            let unfit = Arc::new(unfit);
+            class.unfit = Some(unfit.clone());
+            return Ok(unfit);
+        }
+        let mut left: Vec<Slot> = (0..table.slots()).filter(|slot| table.is_live(*slot)).collect();
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for (loaded, answers) in plugins.iter_mut().zip(&class.answers).filter(|(_, a)| a.filters) {
+            let (kept, rows): (Vec<Slot>, Vec<Slot>) =
+                left.iter().partition(|slot| bit(&answers.mask, **slot as usize));
+            left = kept;
+            if rows.is_empty() {
+                continue;
+            }
+            unfit.events = unfit.events.or(loaded.descriptor.events);
+            let explained = loaded.enabled.plugin.explain(id, &rows).and_then(|e| check(e, rows.len()));
+            let explained = explained.map_err(|error| {
+                loaded.fail(&error, now);
+                let plugin = loaded.descriptor.name.clone();
+                Failed { message: format!("running {plugin:?} filter plugin: {error}"), plugin }
+            })?;
+            tally(&explained, rows.len(), &loaded.descriptor.name, &mut counts, &mut unfit.unresolvable);
+        }
+        unfit.reasons = counts.into_iter().collect();
+        let unfit = Arc::new(unfit);
+        class.unfit = Some(unfit.clone());
+        Ok(unfit)
+    }
+}
+
+fn check(explanation: Explanation, rows: usize) -> Result<Explanation, PluginError> {
+    let Explanation { reasons, offsets, refs } = &explanation;
+    let ordered = offsets.is_sorted() && offsets.first() == Some(&0);
+    let ends = offsets.last().is_some_and(|end| *end as usize == refs.len());
+    if offsets.len() != rows + 1 || !ordered || !ends || refs.iter().any(|r| *r as usize >= reasons.len()) {
+        return Err(PluginError::Nonsense { message: "an explanation whose parts do not fit".to_owned() });
+    }
+    Ok(explanation)
+}
+
+fn tally(
+    explanation: &Explanation,
+    rows: usize,
+    plugin: &str,
+    counts: &mut BTreeMap<String, u32>,
+    unresolvable: &mut u32,
+) {
+    for row in 0..rows {
+        let range = explanation.offsets.get(row).zip(explanation.offsets.get(row + 1));
+        let refs =
+            range.and_then(|(from, to)| explanation.refs.get(*from as usize..*to as usize)).unwrap_or(&[]);
+        let mut helpless = false;
+        for reason in refs.iter().filter_map(|r| explanation.reasons.get(*r as usize)) {
+            *counts.entry(reason.text.clone()).or_insert(0) += 1;
+            helpless |= reason.unresolvable;
+        }
+        if refs.is_empty() {
+            *counts.entry(plugin.to_owned()).or_insert(0) += 1;
+        }
+        *unresolvable += u32::from(helpless);
+    }
+}

@@ -1,0 +1,1 @@
+//! The scheduler against an API in memory.

@@ -1,0 +1,1 @@
+//! The table against its own laws.

@@ -1,0 +1,9 @@
+//! NodeAffinity: a pod chooses nodes by their labels (`nodeSelector`, `affinity.nodeAffinity`).
+
+mod affinity;
+mod postings;
+mod terms;
+
+pub use affinity::NodeAffinity;
+
+orlop_sdk::export_scheduler!(NodeAffinity);

@@ -1,0 +1,95 @@
+//! For tests of plugins, natively.
+
+use super::{BatchPlugin, Delta, DictionaryDelta, Explanation, ListCells, Prepared, set_bit, test_bit};
+use serde_json::Value;
+
+/// Builds a full delta of nodes 0, 1, 2 …
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    delta: Delta,
+}
+
+impl Nodes {
+    /// So many nodes without any column.
+    #[must_use]
+    pub fn new(nodes: u32) -> Self {
+        let mut live = vec![0; (nodes as usize).div_ceil(64)];
+        (0..nodes as usize).for_each(|i| set_bit(&mut live, i, true));
+        Self {
+            delta: Delta { full: true, slots: nodes, rows: (0..nodes).collect(), live, ..Delta::default() },
+        }
+    }
+
+    /// A column of s64.
+    #[must_use]
+    pub fn s64(mut self, column: u32, values: &[i64]) -> Self {
+        self.delta.s64_columns.push((column, values.to_vec()));
+        self
+    }
+
+    /// A column of u32.
+    #[must_use]
+    pub fn u32(mut self, column: u32, values: &[u32]) -> Self {
+        self.delta.u32_columns.push((column, values.to_vec()));
+        self
+    }
+
+    /// A column of lists.
+    #[must_use]
+    pub fn lists(mut self, column: u32, cells: &[&[u64]]) -> Self {
+        let mut list = ListCells { offsets: vec![0], values: Vec::new() };
+        for cell in cells {
+            list.values.extend_from_slice(cell);
+            list.offsets.push(u32::try_from(list.values.len()).unwrap_or(u32::MAX));
+        }
+        self.delta.list_columns.push((column, list));
+        self
+    }
+
+    /// A dictionary.
+    #[must_use]
+    pub fn dictionary(mut self, dictionary: u32, entries: &[&str]) -> Self {
+        let entries = entries.iter().map(|e| (*e).to_owned()).collect();
+        self.delta.dictionaries.push(DictionaryDelta { dictionary, first: 0, entries });
+        self
+    }
+
+    /// The delta.
+    #[must_use]
+    pub fn delta(self) -> Delta {
+        self.delta
+    }
+}
+
+/// A plugin with one class, number 1.
+pub struct Bench<P> {
+    /// The plugin.
+    pub plugin: P,
+    /// What it made of the pod.
+    pub prepared: Prepared,
+}
+
+impl<P: BatchPlugin> Bench<P> {
+    /// Starts the plugin with `args`, shows it the nodes and the pod.
+    ///
+    /// # Errors
+    /// What the plugin says.
+    pub fn new(args: &Value, nodes: Nodes, pod: &Value) -> Result<Self, String> {
+        let mut plugin = P::new(args.to_string().as_bytes())?;
+        plugin.sync(nodes.delta());
+        let prepared = plugin.prepare(1, pod)?;
+        Ok(Self { plugin, prepared })
+    }
+
+    /// Which of `nodes` nodes fit.
+    pub fn fits(&mut self, nodes: usize) -> Vec<bool> {
+        let mask = self.plugin.filter(1, &[]);
+        (0..nodes).map(|i| test_bit(&mask, i)).collect()
+    }
+
+    /// The texts of the reasons of one node.
+    pub fn reasons(&mut self, slot: u32) -> Vec<String> {
+        let Explanation { reasons, refs, .. } = self.plugin.explain(1, &[slot]);
+        refs.iter().filter_map(|r| reasons.get(*r as usize)).map(|r| r.text.clone()).collect()
+    }
+}
