@@ -1,19 +1,20 @@
-//! Who has which address: one small file per address in use.
+//! Which pod has which address: one small file per address, so that a host that is killed at any
+//! instant knows it again.
 //!
-//! A file is written whole before it appears under its name, so a kill at any moment leaves either
-//! the lease or nothing. Leases of ended pods are taken back by whoever knows that they ended.
+//! A file is made before the pod's interface and removed after it. A file without an interface is
+//! therefore an address that is free.
 
-use crate::{Ipv4Cidr, NetworkError};
+use crate::cidr::Cidr;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-/// Transport of a host port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// `TCP`, `UDP` or `SCTP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP
     Tcp,
@@ -24,7 +25,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// As iptables spells it.
+    #[must_use]
+    pub const fn lower(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
@@ -33,140 +36,159 @@ impl Protocol {
     }
 }
 
-/// A port of the host that leads to a port of the pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A port of the host that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HostPort {
-    /// Only for traffic to this address; `None` for all of the host's.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub host_ip: Option<Ipv4Addr>,
-    /// Port of the host.
-    pub host_port: u16,
-    /// Port of the pod.
-    pub container_port: u16,
-    /// Transport.
+    /// Protocol of both ports.
     pub protocol: Protocol,
+    /// `None` listens on every address of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<Ipv4Addr>,
+    /// The port on the host.
+    pub host_port: u16,
+    /// The port in the pod.
+    pub container_port: u16,
 }
 
-/// An address in use.
+/// What one file says. Version 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// Whose it is.
-    pub key: String,
-    /// The address.
-    pub address: Ipv4Addr,
-    /// Ports of the host that lead there.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub ports: Vec<HostPort>,
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Lease {
+    version: u32,
+    pub(crate) pod: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) host_ports: Vec<HostPort>,
 }
 
-/// All leases of the node.
+/// All leases.
+#[derive(Debug)]
 pub(crate) struct Addresses {
-    dir: PathBuf,
-    range: Ipv4Cidr,
-    by_address: BTreeMap<Ipv4Addr, Lease>,
-    by_key: HashMap<String, Ipv4Addr>,
-    /// Searching goes on after the address given last, so that one is not given again at once.
-    last: Ipv4Addr,
-}
-
-fn state(path: &Path) -> impl FnOnce(io::Error) -> NetworkError {
-    let path = path.to_path_buf();
-    move |source| NetworkError::State { path, source }
+    folder: PathBuf,
+    cidr: Cidr,
+    leases: BTreeMap<Ipv4Addr, Lease>,
+    by_pod: BTreeMap<String, Ipv4Addr>,
+    next: u32,
 }
 
 impl Addresses {
-    /// Reads the leases in `dir`, which is made where it is missing. A lease outside of `range`
-    /// (the range was changed) is kept until it is released.
-    pub(crate) fn open(dir: &Path, range: Ipv4Cidr) -> Result<Self, NetworkError> {
-        fs::create_dir_all(dir).map_err(state(dir))?;
-        let mut addresses = Self {
-            dir: dir.to_path_buf(),
-            range,
-            by_address: BTreeMap::new(),
-            by_key: HashMap::new(),
-            last: range.first_host(),
-        };
-        for entry in fs::read_dir(dir).map_err(state(dir))? {
-            let path = entry.map_err(state(dir))?.path();
-            let named: Option<Ipv4Addr> =
-                path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse().ok());
-            let Some(address) = named else {
-                // What a kill left before the rename.
-                fs::remove_file(&path).map_err(state(&path))?;
-                continue;
+    /// Reads the leases in `folder`, which is made where it is missing. Files that are not leases
+    /// of `cidr` are removed: nothing else has business in the folder.
+    pub(crate) fn load(folder: &Path, cidr: Cidr) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut leases = BTreeMap::new();
+        let mut by_pod = BTreeMap::new();
+        for file in fs::read_dir(folder)? {
+            let file = file?;
+            let read = || {
+                let address: Ipv4Addr = file.file_name().to_str()?.parse().ok()?;
+                cidr.number(address)?;
+                let lease: Lease = serde_json::from_slice(&fs::read(file.path()).ok()?).ok()?;
+                (lease.version == 1 && !by_pod.contains_key(&lease.pod)).then_some((address, lease))
             };
-            let bytes = fs::read(&path).map_err(state(&path))?;
-            match serde_json::from_slice::<Lease>(&bytes) {
-                Ok(lease) if lease.address == address => addresses.remember(lease),
-                _ => {
-                    let source =
-                        io::Error::new(io::ErrorKind::InvalidData, "not a lease of this address; remove it");
-                    return Err(NetworkError::State { path, source });
+            match read() {
+                Some((address, lease)) => {
+                    by_pod.insert(lease.pod.clone(), address);
+                    leases.insert(address, lease);
+                }
+                None => {
+                    tracing::warn!(file = %file.path().display(), "removing a file that is not a lease of this network");
+                    fs::remove_file(file.path())?;
                 }
             }
         }
-        if let Some((highest, _)) = addresses.by_address.last_key_value().filter(|(a, _)| range.gives(**a)) {
-            addresses.last = *highest;
+        // After the highest address in use: an address should rest before it is used again.
+        let next = leases.keys().next_back().and_then(|a| cidr.number(*a)).map_or(0, |n| n + 1);
+        Ok(Self { folder: folder.to_owned(), cidr, leases, by_pod, next })
+    }
+
+    pub(crate) fn of(&self, pod: &str) -> Option<Ipv4Addr> {
+        self.by_pod.get(pod).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, &Lease)> {
+        self.leases.iter().map(|(a, l)| (*a, l))
+    }
+
+    /// The pod's address, a new one where it has none; `None` where all are taken.
+    pub(crate) fn take(&mut self, pod: &str) -> io::Result<Option<Ipv4Addr>> {
+        if let Some(address) = self.of(pod) {
+            return Ok(Some(address));
         }
-        Ok(addresses)
+        let free = (0..self.cidr.capacity())
+            .map(|n| self.next.wrapping_add(n) % self.cidr.capacity())
+            .find(|n| !self.leases.contains_key(&self.cidr.pod(*n)));
+        let Some(n) = free else { return Ok(None) };
+        let address = self.cidr.pod(n);
+        let lease = Lease { version: 1, pod: pod.to_owned(), host_ports: Vec::new() };
+        self.write(address, &lease)?;
+        self.next = n + 1;
+        self.by_pod.insert(pod.to_owned(), address);
+        self.leases.insert(address, lease);
+        Ok(Some(address))
     }
 
-    fn remember(&mut self, lease: Lease) {
-        self.by_key.insert(lease.key.clone(), lease.address);
-        self.by_address.insert(lease.address, lease);
+    /// Remembers a pod's host ports. `false` where it has no address.
+    pub(crate) fn set_host_ports(&mut self, pod: &str, ports: Vec<HostPort>) -> io::Result<bool> {
+        let Some(address) = self.of(pod) else { return Ok(false) };
+        let lease = Lease { version: 1, pod: pod.to_owned(), host_ports: ports };
+        self.write(address, &lease)?;
+        self.leases.insert(address, lease);
+        Ok(true)
     }
 
-    /// The address of `key`: the one that it has, else a free one.
-    pub(crate) fn lease(&mut self, key: &str, ports: &[HostPort]) -> Result<Lease, NetworkError> {
-        let address = match self.by_key.get(key) {
-            Some(address) => *address,
-            None => self.free()?,
-        };
-        let lease = Lease { key: key.to_owned(), address, ports: ports.to_vec() };
-        if self.by_address.get(&address) != Some(&lease) {
-            self.write(&lease)?;
-            self.remember(lease.clone());
-            self.last = address;
+    /// Forgets a pod; its lease, where it had one.
+    pub(crate) fn release(&mut self, pod: &str) -> io::Result<Option<Lease>> {
+        let Some(address) = self.of(pod) else { return Ok(None) };
+        match fs::remove_file(self.folder.join(address.to_string())) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
         }
-        Ok(lease)
+        self.by_pod.remove(pod);
+        Ok(self.leases.remove(&address))
     }
 
-    pub(crate) fn find(&self, key: &str) -> Option<Lease> {
-        self.by_address.get(self.by_key.get(key)?).cloned()
+    fn write(&self, address: Ipv4Addr, lease: &Lease) -> io::Result<()> {
+        // A half-written file must not count as a lease, nor make one vanish.
+        let new = self.folder.join(format!("{address}.new"));
+        fs::write(&new, serde_json::to_vec(lease)?)?;
+        fs::rename(&new, self.folder.join(address.to_string()))
     }
+}
 
-    /// Frees the address of `key`. Idempotent.
-    pub(crate) fn release(&mut self, key: &str) -> Result<(), NetworkError> {
-        let Some(address) = self.by_key.get(key).copied() else { return Ok(()) };
-        let path = self.dir.join(address.to_string());
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(state(&path)(error)),
-            _ => {}
-        }
-        self.by_key.remove(key);
-        self.by_address.remove(&address);
-        Ok(())
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
-        self.by_address.values()
-    }
-
-    fn free(&self) -> Result<Ipv4Addr, NetworkError> {
-        let after = self.last.to_bits().saturating_add(1)..self.range.broadcast().to_bits();
-        let before = self.range.first_host().to_bits() + 1..self.last.to_bits().saturating_add(1);
-        after
-            .chain(before)
-            .map(Ipv4Addr::from_bits)
-            .find(|a| self.range.gives(*a) && !self.by_address.contains_key(a))
-            .ok_or(NetworkError::Exhausted { range: self.range })
-    }
-
-    fn write(&self, lease: &Lease) -> Result<(), NetworkError> {
-        let path = self.dir.join(lease.address.to_string());
-        let fresh = self.dir.join(format!("{}.new", lease.address));
-        let bytes = serde_json::to_vec(lease).map_err(|e| state(&path)(io::Error::other(e)))?;
-        fs::write(&fresh, bytes).map_err(state(&fresh))?;
-        fs::rename(&fresh, &path).map_err(state(&path))
+    #[test]
+    fn addresses_survive_and_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let cidr: Cidr = "10.9.8.0/29".parse().unwrap();
+        let mut a = Addresses::load(folder.path(), cidr).unwrap();
+        let first = a.take("ns/a").unwrap().unwrap();
+        assert_eq!(first, Ipv4Addr::new(10, 9, 8, 2));
+        assert_eq!(a.take("ns/a").unwrap(), Some(first), "the same pod, the same address");
+        let second = a.take("ns/b").unwrap().unwrap();
+        a.release("ns/a").unwrap();
+        a.release("ns/a").unwrap();
+        assert_ne!(a.take("ns/c").unwrap(), Some(first), "a released address rests");
+        // Another process, after a crash in the middle of a write.
+        fs::write(folder.path().join("10.9.8.6.new"), "{").unwrap();
+        fs::write(folder.path().join("10.9.8.5"), "").unwrap();
+        let ports =
+            vec![HostPort { protocol: Protocol::Tcp, host_ip: None, host_port: 80, container_port: 8080 }];
+        assert!(a.set_host_ports("ns/b", ports.clone()).unwrap());
+        assert!(!a.set_host_ports("ns/x", vec![]).unwrap());
+        let mut a = Addresses::load(folder.path(), cidr).unwrap();
+        assert_eq!(a.of("ns/b"), Some(second));
+        assert_eq!(a.iter().find(|(_, l)| l.pod == "ns/b").unwrap().1.host_ports, ports);
+        let mut taken = vec![a.take("d").unwrap(), a.take("e").unwrap(), a.take("f").unwrap()];
+        taken.sort();
+        taken.dedup();
+        assert_eq!(taken.len(), 3);
+        assert_eq!(a.take("g").unwrap(), None, "all five are taken");
+        a.release("e").unwrap();
+        assert!(a.take("g").unwrap().is_some());
     }
 }

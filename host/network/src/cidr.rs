@@ -1,78 +1,103 @@
-//! An IPv4 range.
+//! IPv4 networks.
 
-use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-/// Addresses that share a prefix, such as `10.244.0.0/24`. The host bits are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ipv4Cidr {
-    network: u32,
+/// An IPv4 network, such as `10.244.0.0/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    base: u32,
     prefix: u8,
 }
 
-/// Why a text is no range.
+/// Why text is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not an IPv4 range for pods: {why}")]
+#[error("invalid CIDR address: {text}")]
 pub struct CidrError {
     text: String,
-    why: &'static str,
 }
 
-impl Ipv4Cidr {
-    /// Length of the prefix, 8 to 30.
+impl Cidr {
+    /// Length of the prefix in bits.
     #[must_use]
     pub const fn prefix(self) -> u8 {
         self.prefix
     }
 
-    /// The range's own address.
-    #[must_use]
-    pub const fn network(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network)
+    const fn size(self) -> u64 {
+        1 << (32 - self.prefix)
     }
 
-    /// The address after the range's own: the gateway.
+    /// The address of the bridge: the first that a host may have.
     #[must_use]
-    pub const fn first_host(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network + 1)
+    pub fn gateway(self) -> Ipv4Addr {
+        Ipv4Addr::from(self.base + 1)
     }
 
-    /// The last address, to which nobody may answer.
+    /// Number of addresses for pods: all but the network, the gateway and the broadcast address.
     #[must_use]
-    pub const fn broadcast(self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network | (u32::MAX >> self.prefix))
+    pub const fn capacity(self) -> u32 {
+        (self.size() - 3) as u32
     }
 
-    /// Whether the address is one that a pod may have.
+    /// The `n`th address for pods.
     #[must_use]
-    pub fn gives(self, address: Ipv4Addr) -> bool {
-        address > self.first_host() && address < self.broadcast()
+    pub fn pod(self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(self.base + 2 + n % self.capacity())
+    }
+
+    /// The number of an address for pods.
+    #[must_use]
+    pub fn number(self, address: Ipv4Addr) -> Option<u32> {
+        let n = u32::from(address).checked_sub(self.base + 2)?;
+        (n < self.capacity()).then_some(n)
     }
 }
 
-impl FromStr for Ipv4Cidr {
+impl FromStr for Cidr {
     type Err = CidrError;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = |why| CidrError { text: text.to_owned(), why };
-        let (address, prefix) =
-            text.split_once('/').ok_or_else(|| error("it lacks a `/` and a prefix length"))?;
-        let address: Ipv4Addr = address.parse().map_err(|_| error("its address is not an IPv4 address"))?;
-        let prefix: u8 = prefix.parse().map_err(|_| error("its prefix length is not a number"))?;
-        if !(8..=30).contains(&prefix) {
-            return Err(error("its prefix length must be between 8 and 30"));
-        }
-        let network = address.to_bits() & !(u32::MAX >> prefix);
-        if network != address.to_bits() {
-            return Err(error("its address has bits beyond the prefix"));
-        }
-        Ok(Self { network, prefix })
+    fn from_str(text: &str) -> Result<Self, CidrError> {
+        let parse = || {
+            let (address, prefix) = text.split_once('/')?;
+            let (address, prefix): (Ipv4Addr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+            // Smaller ones have no room for a pod, larger ones would be half the world.
+            if !(8..=29).contains(&prefix) {
+                return None;
+            }
+            let mask = u32::MAX << (32 - prefix);
+            Some(Self { base: u32::from(address) & mask, prefix })
+        };
+        parse().ok_or_else(|| CidrError { text: text.to_owned() })
     }
 }
 
-impl fmt::Display for Ipv4Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network(), self.prefix)
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from(self.base), self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_a_network() {
+        let cidr: Cidr = "10.244.3.77/24".parse().unwrap();
+        assert_eq!(cidr.to_string(), "10.244.3.0/24");
+        assert_eq!(cidr.gateway(), Ipv4Addr::new(10, 244, 3, 1));
+        assert_eq!(
+            (cidr.pod(0), cidr.pod(252)),
+            (Ipv4Addr::new(10, 244, 3, 2), Ipv4Addr::new(10, 244, 3, 254))
+        );
+        assert_eq!(cidr.pod(253), cidr.pod(0));
+        assert_eq!(cidr.number(Ipv4Addr::new(10, 244, 3, 254)), Some(252));
+        for other in ["10.244.3.0", "10.244.3.1", "10.244.3.255", "10.244.4.2"] {
+            assert_eq!(cidr.number(other.parse().unwrap()), None, "{other}");
+        }
+        for wrong in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0.0/31", "::/64", "10.0.0/8"] {
+            assert!(wrong.parse::<Cidr>().is_err(), "{wrong}");
+        }
     }
 }

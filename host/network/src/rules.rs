@@ -1,105 +1,152 @@
-//! The pod network's own iptables rules: masquerade and host ports. Those of Services are
-//! `host/proxy`'s.
-//!
-//! Pure text first, then one `iptables-restore`: applying twice changes nothing.
+//! The pod network's iptables rules: text by a pure function, applied in one `iptables-restore`.
 
-use crate::{Ipv4Cidr, Lease, NetworkError};
-use std::fmt::Write;
+use crate::addresses::Lease;
+use crate::cidr::Cidr;
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-const POSTROUTING: &str = "ORLOP-POSTROUTING";
-const HOSTPORTS: &str = "ORLOP-HOSTPORTS";
+/// Why the rules could not be set.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// The program is not installed. The operator must install it.
+    #[error("`{program}` was not found; install the package iptables")]
+    Missing {
+        /// The program.
+        program: String,
+    },
+    /// The program could not be started.
+    #[error("`{program}` could not be started")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The program failed.
+    #[error("`{command}` failed: {message}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// What it wrote to standard error.
+        message: String,
+    },
+}
+
+const MASQUERADE: &str = "ORLOP-MASQUERADE";
+const HOST_PORTS: &str = "ORLOP-HOSTPORTS";
 const FORWARD: &str = "ORLOP-FORWARD";
 
-/// Table, built-in chain, and the rule that leads from it to ours.
-const JUMPS: &[(&str, &str, &str)] = &[
-    ("nat", "POSTROUTING", "-j ORLOP-POSTROUTING"),
-    ("nat", "PREROUTING", "-m addrtype --dst-type LOCAL -j ORLOP-HOSTPORTS"),
-    ("nat", "OUTPUT", "-m addrtype --dst-type LOCAL -j ORLOP-HOSTPORTS"),
-    ("filter", "FORWARD", "-j ORLOP-FORWARD"),
+/// Rules of the built-in chains that lead to ours: table, chain, rule.
+const JUMPS: [(&str, &str, &[&str]); 4] = [
+    ("nat", "POSTROUTING", &["-m", "comment", "--comment", "orlop pod network", "-j", MASQUERADE]),
+    ("nat", "PREROUTING", &["-m", "addrtype", "--dst-type", "LOCAL", "-j", HOST_PORTS]),
+    ("nat", "OUTPUT", &["-m", "addrtype", "--dst-type", "LOCAL", "-j", HOST_PORTS]),
+    ("filter", "FORWARD", &["-m", "comment", "--comment", "orlop pod network", "-j", FORWARD]),
 ];
 
-/// The content of our chains, for `iptables-restore --noflush`.
-pub(crate) fn render(bridge: &str, range: Ipv4Cidr, leases: &[Lease]) -> String {
-    let mut nat = format!("*nat\n:{POSTROUTING} - [0:0]\n:{HOSTPORTS} - [0:0]\n");
-    // Declaring a chain under --noflush empties it, where it exists.
+const CHAINS: [(&str, &str); 3] = [("nat", MASQUERADE), ("nat", HOST_PORTS), ("filter", FORWARD)];
+
+/// Renders our chains. Addresses within `cidr` and `direct` are reached without masquerade.
+pub(crate) fn render<'a>(
+    bridge: &str,
+    cidr: Cidr,
+    direct: &[Cidr],
+    leases: impl Iterator<Item = (Ipv4Addr, &'a Lease)>,
+) -> String {
     let mut masquerade = String::new();
-    for lease in leases {
-        for port in &lease.ports {
-            let (protocol, address) = (port.protocol.as_str(), lease.address);
-            let to = port.host_ip.map(|ip| format!(" -d {ip}/32")).unwrap_or_default();
-            let (from, target) = (port.host_port, port.container_port);
-            // The formatter of a String cannot fail.
+    let mut ports = String::new();
+    for (address, lease) in leases {
+        if lease.host_ports.is_empty() {
+            continue;
+        }
+        // A pod that reaches itself through the host's port must see an answer from there.
+        let _ = writeln!(masquerade, "-A {MASQUERADE} -s {address}/32 -d {address}/32 -j MASQUERADE");
+        for port in &lease.host_ports {
+            let protocol = port.protocol.lower();
+            let to = port
+                .host_ip
+                .filter(|ip| !ip.is_unspecified())
+                .map_or_else(String::new, |ip| format!(" -d {ip}/32"));
             let _ = writeln!(
-                nat,
-                "-A {HOSTPORTS}{to} -p {protocol} -m {protocol} --dport {from} -j DNAT --to-destination {address}:{target}"
-            );
-            let _ = writeln!(
-                masquerade,
-                "-A {POSTROUTING} -s {address}/32 -d {address}/32 -p {protocol} -m {protocol} --dport {target} -j MASQUERADE"
+                ports,
+                "-A {HOST_PORTS}{to} -p {protocol} -m {protocol} --dport {} -j DNAT --to-destination {address}:{}",
+                port.host_port, port.container_port
             );
         }
     }
-    nat.push_str(&masquerade);
-    let _ = writeln!(nat, "-A {POSTROUTING} -s 127.0.0.0/8 -o {bridge} -j MASQUERADE");
-    let _ = writeln!(nat, "-A {POSTROUTING} -s {range} ! -d {range} ! -o {bridge} -j MASQUERADE");
-    nat.push_str("COMMIT\n");
-    format!(
-        "{nat}*filter\n:{FORWARD} - [0:0]\n-A {FORWARD} -s {range} -j ACCEPT\n-A {FORWARD} -d {range} -j ACCEPT\nCOMMIT\n"
-    )
-}
-
-/// Writes the chains, and the jumps to them where they are missing.
-pub(crate) async fn apply(text: String) -> Result<(), NetworkError> {
-    run("iptables-restore", &["-w", "5", "--noflush"], Some(text)).await?;
-    for (table, chain, rule) in JUMPS {
-        if run("iptables", &words(table, "-C", chain, rule), None).await.is_err() {
-            run("iptables", &words(table, "-A", chain, rule), None).await?;
-        }
+    let mut out = format!("*nat\n:{MASQUERADE} - [0:0]\n:{HOST_PORTS} - [0:0]\n");
+    out.push_str(&masquerade);
+    let _ = writeln!(out, "-A {MASQUERADE} -s 127.0.0.0/8 -o {bridge} -j MASQUERADE");
+    for to in std::iter::once(&cidr).chain(direct) {
+        let _ = writeln!(out, "-A {MASQUERADE} -s {cidr} -d {to} -j RETURN");
     }
-    Ok(())
+    let _ = writeln!(out, "-A {MASQUERADE} -s {cidr} -d 224.0.0.0/4 -j RETURN");
+    let _ = writeln!(out, "-A {MASQUERADE} -s {cidr} ! -o {bridge} -j MASQUERADE --random-fully");
+    out.push_str(&ports);
+    let _ = writeln!(out, "COMMIT\n*filter\n:{FORWARD} - [0:0]");
+    let _ = writeln!(out, "-A {FORWARD} -i {bridge} -j ACCEPT\n-A {FORWARD} -o {bridge} -j ACCEPT\nCOMMIT");
+    out
 }
 
-/// Removes jumps and chains. Idempotent.
-pub(crate) async fn remove() -> Result<(), NetworkError> {
-    for (table, chain, rule) in JUMPS {
-        while run("iptables", &words(table, "-C", chain, rule), None).await.is_ok() {
-            run("iptables", &words(table, "-D", chain, rule), None).await?;
-        }
-    }
-    for (table, chain) in [("nat", POSTROUTING), ("nat", HOSTPORTS), ("filter", FORWARD)] {
-        if run("iptables", &["-w", "5", "-t", table, "-F", chain], None).await.is_ok() {
-            run("iptables", &["-w", "5", "-t", table, "-X", chain], None).await?;
-        }
-    }
-    Ok(())
-}
-
-fn words<'a>(table: &'a str, command: &'a str, chain: &'a str, rule: &'a str) -> Vec<&'a str> {
-    let mut words = vec!["-w", "5", "-t", table, command, chain];
-    words.extend(rule.split(' '));
-    words
-}
-
-async fn run(program: &str, args: &[&str], stdin: Option<String>) -> Result<(), NetworkError> {
-    let failed = |message: String| NetworkError::Rules { message };
+async fn run(program: &str, args: &[&str], input: Option<&str>) -> Result<(), RulesError> {
+    let start = |source: std::io::Error| match source.kind() {
+        ErrorKind::NotFound => RulesError::Missing { program: program.to_owned() },
+        _ => RulesError::Start { program: program.to_owned(), source },
+    };
     let mut child = Command::new(program)
         .args(args)
-        .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|e| failed(format!("cannot run {program} ({e}); `apt-get install iptables` brings it")))?;
-    if let (Some(text), Some(mut pipe)) = (stdin, child.stdin.take()) {
-        // Where it ended early, its own words below say why.
-        let _ = pipe.write_all(text.as_bytes()).await;
+        .map_err(start)?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        // Where the program ends early its status says why.
+        let _ = stdin.write_all(input.as_bytes()).await;
     }
-    let out = child.wait_with_output().await.map_err(|e| failed(e.to_string()))?;
-    if out.status.success() {
+    let output = child.wait_with_output().await.map_err(start)?;
+    if output.status.success() {
         return Ok(());
     }
-    Err(failed(format!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim())))
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(RulesError::Failed { command: format!("{program} {}", args.join(" ")), message })
+}
+
+/// Puts our chains and the rules that lead to them in place. Twice changes nothing.
+pub(crate) async fn apply(rules: &str) -> Result<(), RulesError> {
+    replace(rules).await?;
+    for (table, chain, rule) in JUMPS {
+        let with = |verb| [&["-w", "5", "-t", table, verb, chain], rule].concat();
+        match run("iptables", &with("-C"), None).await {
+            Err(RulesError::Failed { .. }) => run("iptables", &with("-A"), None).await?,
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the content of our chains.
+pub(crate) async fn replace(rules: &str) -> Result<(), RulesError> {
+    run("iptables-restore", &["-w", "5", "--noflush"], Some(rules)).await
+}
+
+/// Removes everything that [`apply`] made.
+pub(crate) async fn remove() -> Result<(), RulesError> {
+    for (table, chain, rule) in JUMPS {
+        // Once for each time that it is there; a rule that is not there ends the loop.
+        while run("iptables", &[&["-w", "5", "-t", table, "-D", chain], rule].concat(), None).await.is_ok() {}
+    }
+    for (table, chain) in CHAINS {
+        if run("iptables", &["-w", "5", "-t", table, "-n", "-L", chain], None).await.is_ok() {
+            run("iptables", &["-w", "5", "-t", table, "-F", chain], None).await?;
+            run("iptables", &["-w", "5", "-t", table, "-X", chain], None).await?;
+        }
+    }
+    Ok(())
 }
