@@ -18,6 +18,7 @@ mod endpoints;
 mod events;
 mod json;
 mod leases;
+mod limit_ranges;
 mod namespaces;
 mod nodes;
 mod plugins;

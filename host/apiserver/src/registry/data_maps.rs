@@ -80,7 +80,7 @@ impl Strategy for ConfigMaps {
             }
         }
         if size > MAX_SIZE {
-            faults.push(orlop_apimachinery::field::too_long(&Path::root(), MAX_SIZE));
+            faults.push(orlop_apimachinery::field::too_long(&Path::new("[]"), MAX_SIZE));
         }
         faults
     }

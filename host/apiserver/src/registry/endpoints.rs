@@ -3,7 +3,7 @@
 //! Source: `ValidateEndpoints`, `ValidateEndpointSlice`, `printEndpoints`, `printEndpointSlice`.
 
 use super::json::{items, number, objects, or_none, set_default, text};
-use super::{AGE_COLUMN, Column, Context, NAME_COLUMN, Strategy, age_cell, at, name_cell};
+use super::{AGE_COLUMN, Column, Context, GenerationRule, NAME_COLUMN, Strategy, age_cell, at, name_cell};
 use orlop_apimachinery::field::{Path, invalid, not_supported, required, too_many};
 use orlop_apimachinery::names;
 use orlop_apimachinery::status::Cause;
@@ -83,6 +83,10 @@ impl Strategy for Endpoints {
 }
 
 impl Strategy for EndpointSlices {
+    fn generation_rule(&self) -> GenerationRule {
+        GenerationRule::Spec
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(map) = object.as_object_mut() else { return };
         for port in objects(map, "ports") {

@@ -9,6 +9,13 @@ pub(super) fn set_default(map: &mut Map<String, Value>, key: &str, value: impl I
     }
 }
 
+/// Sets a string where it is missing or empty: Go's plain strings know no difference.
+pub(super) fn set_text(map: &mut Map<String, Value>, key: &str, value: &str) {
+    if map.get(key).is_none_or(|v| v.is_null() || v == "") {
+        map.insert(key.to_owned(), value.into());
+    }
+}
+
 /// The object at `key`; made where it is missing or null. `None` where it is something else, which
 /// validation then names.
 pub(super) fn object<'a>(map: &'a mut Map<String, Value>, key: &str) -> Option<&'a mut Map<String, Value>> {

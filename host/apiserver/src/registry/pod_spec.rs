@@ -2,9 +2,12 @@
 //!
 //! Source: `pkg/apis/core/v1/defaults.go`.
 
+pub(super) mod placement;
+mod surroundings;
 pub(super) mod validation;
+pub(super) mod warnings;
 
-use super::json::{object, objects, set_default};
+use super::json::{object, objects, set_default, set_text};
 use orlop_apimachinery::quantity::Quantity;
 use serde_json::{Map, Value, json};
 
@@ -13,10 +16,10 @@ const DEFAULT_MODE: i64 = 0o644;
 
 /// `SetDefaults_PodSpec` and all below it.
 pub(super) fn default_pod_spec(spec: &mut Map<String, Value>) {
-    set_default(spec, "dnsPolicy", "ClusterFirst");
-    set_default(spec, "restartPolicy", "Always");
+    set_text(spec, "dnsPolicy", "ClusterFirst");
+    set_text(spec, "restartPolicy", "Always");
     set_default(spec, "terminationGracePeriodSeconds", 30);
-    set_default(spec, "schedulerName", "default-scheduler");
+    set_text(spec, "schedulerName", "default-scheduler");
     set_default(spec, "securityContext", Map::new());
     // The old name of the field is kept equal to the new one.
     match (
@@ -33,14 +36,8 @@ pub(super) fn default_pod_spec(spec: &mut Map<String, Value>) {
         }
         _ => {}
     }
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false);
-    for list in ["initContainers", "containers"] {
-        for container in objects(spec, list) {
-            default_container(container, host_network);
-        }
-    }
-    for container in objects(spec, "ephemeralContainers") {
-        default_container(container, false);
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        objects(spec, list).for_each(default_container);
     }
     for volume in objects(spec, "volumes") {
         default_volume(volume);
@@ -54,9 +51,22 @@ pub(super) fn default_pod_spec(spec: &mut Map<String, Value>) {
 /// What a pod has beyond a template: `SetDefaults_Pod`.
 pub(super) fn default_pod_only(spec: &mut Map<String, Value>) {
     set_default(spec, "enableServiceLinks", true);
+    let host_network = spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false);
     for list in ["initContainers", "containers"] {
         for container in objects(spec, list) {
             limits_become_requests(container);
+            if host_network {
+                ports_are_the_hosts(container);
+            }
+        }
+    }
+}
+
+/// On the host's network every port of a container is one of the host.
+fn ports_are_the_hosts(container: &mut Map<String, Value>) {
+    for port in objects(container, "ports") {
+        if let Some(number) = port.get("containerPort").cloned() {
+            set_default(port, "hostPort", number);
         }
     }
 }
@@ -74,18 +84,15 @@ fn limits_become_requests(container: &mut Map<String, Value>) {
     }
 }
 
-fn default_container(container: &mut Map<String, Value>, host_network: bool) {
+fn default_container(container: &mut Map<String, Value>) {
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
     let policy = if pulls_always(image) { "Always" } else { "IfNotPresent" };
-    set_default(container, "imagePullPolicy", policy);
-    set_default(container, "terminationMessagePath", "/dev/termination-log");
-    set_default(container, "terminationMessagePolicy", "File");
+    set_text(container, "imagePullPolicy", policy);
+    set_text(container, "terminationMessagePath", "/dev/termination-log");
+    set_text(container, "terminationMessagePolicy", "File");
     set_default(container, "resources", Map::new());
     for port in objects(container, "ports") {
-        set_default(port, "protocol", "TCP");
-        if host_network && let Some(number) = port.get("containerPort").cloned() {
-            set_default(port, "hostPort", number);
-        }
+        set_text(port, "protocol", "TCP");
     }
     for env in objects(container, "env") {
         if let Some(source) = env.get_mut("valueFrom").and_then(Value::as_object_mut) {
@@ -152,17 +159,14 @@ fn default_probe(probe: &mut Map<String, Value>) {
 
 fn default_http_get(handler: &mut Map<String, Value>) {
     if let Some(http) = handler.get_mut("httpGet").and_then(Value::as_object_mut) {
-        if http.get("path").and_then(Value::as_str) == Some("") {
-            http.remove("path");
-        }
-        set_default(http, "path", "/");
-        set_default(http, "scheme", "HTTP");
+        set_text(http, "path", "/");
+        set_text(http, "scheme", "HTTP");
     }
 }
 
 fn default_field_ref(source: &mut Map<String, Value>) {
     if let Some(field) = source.get_mut("fieldRef").and_then(Value::as_object_mut) {
-        set_default(field, "apiVersion", "v1");
+        set_text(field, "apiVersion", "v1");
     }
     if let Some(field) = source.get_mut("resourceFieldRef").and_then(Value::as_object_mut) {
         set_default(field, "divisor", "0");
@@ -195,7 +199,7 @@ fn default_volume(volume: &mut Map<String, Value>) {
                     }
                 }
             }
-            "iscsi" => set_default(settings, "iscsiInterface", "default"),
+            "iscsi" => set_text(settings, "iscsiInterface", "default"),
             _ => {}
         }
     }

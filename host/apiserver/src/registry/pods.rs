@@ -4,6 +4,7 @@
 
 use super::json::{items, number, or_none, text};
 use super::pod_spec::validation::{Of, pod_spec};
+use super::pod_spec::warnings::warnings;
 use super::pod_spec::{default_pod_only, default_pod_spec, qos_class};
 use super::{AGE_COLUMN, Column, Context, GenerationRule, Grace, NAME_COLUMN, SelectableField, Strategy};
 use super::{age_cell, at, copy_field, name_cell, since};
@@ -84,12 +85,22 @@ impl Strategy for Pods {
     }
 
     fn validate(&self, _cx: &Context<'_>, object: &Value) -> Vec<Cause> {
+        let path = Path::new("spec");
         let spec = object.get("spec").unwrap_or(&Value::Null);
-        pod_spec(spec, Of::Pod, &Path::new("spec"))
+        let mut faults = pod_spec(spec, Of::Pod, &path);
+        if !items(spec, &["ephemeralContainers"]).is_empty() {
+            faults.push(forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
+        }
+        faults
     }
 
-    fn validate_update(&self, cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
-        let mut faults = self.validate(cx, new);
+    fn warnings(&self, _cx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        warnings(new.get("spec").unwrap_or(&Value::Null), "spec")
+    }
+
+    fn validate_update(&self, _cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
+        let spec = new.get("spec").unwrap_or(&Value::Null);
+        let mut faults = pod_spec(spec, Of::Pod, &Path::new("spec"));
         faults.extend(immutable_fields(new, old));
         faults
     }
@@ -302,3 +313,6 @@ impl Restarts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -311,3 +311,6 @@ fn ports_cell(service: &Value) -> String {
     });
     or_none(ports.collect::<Vec<_>>().join(","))
 }
+
+#[cfg(test)]
+mod tests;

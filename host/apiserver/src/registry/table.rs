@@ -4,7 +4,9 @@
 
 use super::{Allocation, Backing, Generic, Gvk3, NodeStream, Resource, Review, ScalePaths};
 use super::{Subresource, SubresourceKind};
-use super::{data_maps, endpoints, events, leases, namespaces, nodes, plugins, pods, services, workloads};
+use super::{
+    data_maps, endpoints, events, leases, limit_ranges, namespaces, nodes, plugins, pods, services, workloads,
+};
 use orlop_apimachinery::Gvr;
 use std::sync::LazyLock;
 
@@ -135,6 +137,7 @@ fn rows() -> Vec<Resource> {
             singular: "limitrange",
             short_names: &["limits"],
             backing: Backing::Stored("limitranges"),
+            strategy: &limit_ranges::LimitRanges,
             ..base()
         },
         Resource {

@@ -4,7 +4,9 @@
 
 use super::json::{items, number, object, set_default, text};
 use super::pod_spec::default_pod_spec;
+use super::pod_spec::placement::label_selector;
 use super::pod_spec::validation::{Of, pod_spec};
+use super::pod_spec::warnings::warnings;
 use super::{AGE_COLUMN, Column, Context, GenerationRule, NAME_COLUMN, SelectableField, Strategy};
 use super::{age_cell, at, name_cell};
 use orlop_apimachinery::field::{Path, forbidden, invalid, not_supported, required};
@@ -119,6 +121,10 @@ impl Strategy for Deployments {
         faults
     }
 
+    fn warnings(&self, _cx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(new, old)
+    }
+
     fn columns(&self) -> &'static [Column] {
         DEPLOYMENT_COLUMNS
     }
@@ -172,6 +178,10 @@ impl Strategy for ReplicaSets {
 
     fn selectable_fields(&self) -> &'static [SelectableField] {
         REPLICA_FIELDS
+    }
+
+    fn warnings(&self, _cx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(new, old)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -231,6 +241,10 @@ impl Strategy for ReplicationControllers {
         REPLICA_FIELDS
     }
 
+    fn warnings(&self, _cx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(new, old)
+    }
+
     fn columns(&self) -> &'static [Column] {
         REPLICA_COLUMNS
     }
@@ -238,6 +252,16 @@ impl Strategy for ReplicationControllers {
     fn cells(&self, cx: &Context<'_>, object: &Value) -> Vec<Value> {
         replica_cells(cx, object)
     }
+}
+
+/// Warnings about the template, where it is new.
+fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    const TEMPLATE: &[&str] = &["spec", "template", "spec"];
+    let template = at(new, TEMPLATE);
+    if old.is_some_and(|old| at(old, TEMPLATE) == template) {
+        return Vec::new();
+    }
+    template.map_or_else(Vec::new, |spec| warnings(spec, "spec.template.spec"))
 }
 
 fn default_template(object: &mut Value) {
@@ -267,24 +291,7 @@ fn selector_faults(spec: &Value, path: &Path, faults: &mut Vec<Cause>) {
         return;
     }
     let before = faults.len();
-    if let Some(labels) = selector.get("matchLabels").and_then(Value::as_object) {
-        names::check_labels(labels, &at_selector.child("matchLabels"), faults);
-    }
-    for (i, expression) in items(selector, &["matchExpressions"]).iter().enumerate() {
-        let at = at_selector.child("matchExpressions").index(i);
-        let values = items(expression, &["values"]);
-        match text(expression, &["operator"]) {
-            "In" | "NotIn" if values.is_empty() => faults
-                .push(required(&at.child("values"), "must be specified when `operator` is 'In' or 'NotIn'")),
-            "Exists" | "DoesNotExist" if !values.is_empty() => faults.push(forbidden(
-                &at.child("values"),
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            )),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => faults.push(invalid(&at.child("operator"), other, "not a valid selector operator")),
-        }
-        names::check_label_name(text(expression, &["key"]), &at.child("key"), faults);
-    }
+    label_selector(selector, &at_selector, faults);
     if faults.len() > before {
         return;
     }
@@ -400,3 +407,6 @@ fn template_cells(object: &Value) -> [Value; 3] {
     let selector = if is_map { json!({ "matchLabels": selector }) } else { selector };
     [joined("name"), joined("image"), format_label_selector(&selector).into()]
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 
 use super::super::at;
 use super::super::json::{items, number, text};
+use super::placement::placement;
+use super::surroundings;
 use orlop_apimachinery::field::{Path, duplicate, forbidden, invalid, not_found, not_supported, required};
 use orlop_apimachinery::names;
 use orlop_apimachinery::quantity::Quantity;
@@ -47,14 +49,12 @@ pub(in super::super) fn pod_spec(spec: &Value, of: Of, path: &Path) -> Vec<Cause
     one_of(restart, supported, &path.child("restartPolicy"), &mut faults);
     let dns = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     one_of(text(spec, &["dnsPolicy"]), &dns, &path.child("dnsPolicy"), &mut faults);
-    if text(spec, &["dnsPolicy"]) == "None" && items(spec, &["dnsConfig", "nameservers"]).is_empty() {
-        let at = path.child("dnsConfig").child("nameservers");
-        faults.push(required(&at, "must provide at least one DNS nameserver when `dnsPolicy` is None"));
-    }
-    if let Some(seconds) = spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64)
-        && seconds < 0
-    {
-        faults.push(invalid(&path.child("terminationGracePeriodSeconds"), seconds, NOT_NEGATIVE));
+    surroundings::dns(spec, path, &mut faults);
+    surroundings::pod_security(spec, path, &mut faults);
+    placement(spec, path, &mut faults);
+    if !items(spec, &["ephemeralContainers"]).is_empty() && of == Of::KeptTemplate {
+        let detail = "ephemeral containers not allowed in pod template";
+        faults.push(forbidden(&path.child("ephemeralContainers"), detail));
     }
     if let Some(seconds) = spec.get("activeDeadlineSeconds").and_then(Value::as_i64)
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
@@ -83,11 +83,6 @@ pub(in super::super) fn pod_spec(spec: &Value, of: Of, path: &Path) -> Vec<Cause
         faults.extend(names::qualified_name(name).iter().map(|why| invalid(&at, name, why)));
         if !gates.insert(name) {
             faults.push(duplicate(&at, name));
-        }
-    }
-    for (i, secret) in items(spec, &["imagePullSecrets"]).iter().enumerate() {
-        if text(secret, &["name"]).is_empty() {
-            faults.push(required(&path.child("imagePullSecrets").index(i).child("name"), ""));
         }
     }
     if at(spec, &["hostNetwork"]).and_then(Value::as_bool) == Some(true) {
@@ -155,8 +150,15 @@ fn volume_source(source: &str, settings: &Value, path: &Path, faults: &mut Vec<C
         }
     };
     match source {
-        "secret" => need("secretName", faults),
-        "configMap" => need("name", faults),
+        "secret" => {
+            need("secretName", faults);
+            surroundings::file_items(settings, true, path, faults);
+        }
+        "configMap" => {
+            need("name", faults);
+            surroundings::file_items(settings, true, path, faults);
+        }
+        "downwardAPI" => surroundings::file_items(settings, false, path, faults),
         "hostPath" => {
             need("path", faults);
             if text(settings, &["path"]).split('/').any(|part| part == "..") {
@@ -195,6 +197,13 @@ fn volume_source(source: &str, settings: &Value, path: &Path, faults: &mut Vec<C
                 if one.len() > 1 {
                     faults.push(forbidden(&at, "may not specify more than 1 volume type"));
                 }
+                for (kind, keyed) in [("secret", true), ("configMap", true), ("downwardAPI", false)] {
+                    let Some(source) = one.get(kind) else { continue };
+                    if keyed && text(source, &["name"]).is_empty() {
+                        faults.push(required(&at.child(kind).child("name"), ""));
+                    }
+                    surroundings::file_items(source, keyed, &at.child(kind), faults);
+                }
                 if let Some(token) = one.get("serviceAccountToken") {
                     let at = at.child("serviceAccountToken");
                     if text(token, &["path"]).is_empty() {
@@ -213,8 +222,7 @@ fn volume_source(source: &str, settings: &Value, path: &Path, faults: &mut Vec<C
     if let Some(mode) = settings.get("defaultMode").and_then(Value::as_i64)
         && !(0..=0o777).contains(&mode)
     {
-        let detail = "must be a number between 0 and 0777 (octal), both inclusive";
-        faults.push(invalid(&path.child("defaultMode"), mode, detail));
+        faults.push(invalid(&path.child("defaultMode"), mode, surroundings::MODE));
     }
 }
 
@@ -261,6 +269,7 @@ fn container_faults(
     env(container, path, faults);
     mounts(container, volumes, path, faults);
     resources(container, &path.child("resources"), faults);
+    surroundings::container_security(container, path, faults);
     let sidecar = init && text(container, &["restartPolicy"]) == "Always";
     for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = container.get(kind).filter(|p| !p.is_null()) else { continue };
@@ -270,6 +279,11 @@ fn container_faults(
         } else {
             probe_faults(probe, kind, &at, faults);
         }
+    }
+    if init && !sidecar && at(container, &["lifecycle"]).is_some() {
+        let detail = "may not be set for init containers without restartPolicy=Always";
+        faults.push(forbidden(&path.child("lifecycle"), detail));
+        return;
     }
     for hook in ["postStart", "preStop"] {
         if let Some(handler) = at(container, &["lifecycle", hook]).filter(|h| !h.is_null()) {
@@ -426,12 +440,24 @@ fn mounts(container: &Value, volumes: &BTreeSet<&str>, path: &Path, faults: &mut
         } else if !paths.insert(target) {
             faults.push(invalid(&at.child("mountPath"), target, "must be unique"));
         }
-        let sub = text(mount, &["subPath"]);
-        if sub.starts_with('/') {
-            faults.push(invalid(&at.child("subPath"), sub, "must be a relative path"));
+        for key in ["subPath", "subPathExpr"] {
+            surroundings::relative_path(text(mount, &[key]), &at.child(key), faults);
         }
-        if sub.split('/').any(|part| part == "..") {
-            faults.push(invalid(&at.child("subPath"), sub, "must not contain '..'"));
+        if !text(mount, &["subPath"]).is_empty() && !text(mount, &["subPathExpr"]).is_empty() {
+            let detail = "subPathExpr and subPath are mutually exclusive";
+            faults.push(invalid(&at.child("subPathExpr"), text(mount, &["subPathExpr"]), detail));
+        }
+        let propagation = text(mount, &["mountPropagation"]);
+        let modes = ["Bidirectional", "HostToContainer", "None"];
+        if !propagation.is_empty() && !modes.contains(&propagation) {
+            faults.push(not_supported(&at.child("mountPropagation"), propagation, &modes));
+        }
+        if propagation == "Bidirectional"
+            && super::super::at(container, &["securityContext", "privileged"]).and_then(Value::as_bool)
+                != Some(true)
+        {
+            let detail = "Bidirectional mount propagation is available only to privileged containers";
+            faults.push(forbidden(&at.child("mountPropagation"), detail));
         }
     }
 }
@@ -444,9 +470,20 @@ fn resources(container: &Value, path: &Path, faults: &mut Vec<Cause>) {
         for (name, value) in listed {
             let at = path.child(kind).key(name);
             faults.extend(names::qualified_name(name).iter().map(|why| invalid(&at, name.as_str(), why)));
+            if !name.contains('/') && !STANDARD.contains(&name.as_str()) && !name.starts_with("hugepages-") {
+                faults.push(invalid(
+                    &at,
+                    name.as_str(),
+                    "must be a standard resource type or fully qualified",
+                ));
+                faults.push(invalid(&at, name.as_str(), "must be a standard resource for containers"));
+            }
             if let Some(quantity) = value.as_str().and_then(|t| Quantity::parse(t).ok()) {
                 if quantity.milli_value() < 0 {
                     faults.push(invalid(&at, value.clone(), NOT_NEGATIVE));
+                }
+                if !overcommits(name) && !quantity.is_integer() {
+                    faults.push(invalid(&at, value.clone(), "must be an integer"));
                 }
                 parsed.insert(name.clone(), quantity);
             }
@@ -472,6 +509,9 @@ fn resources(container: &Value, path: &Path, faults: &mut Vec<Cause>) {
     }
 }
 
+/// What a container may ask for without naming a domain.
+const STANDARD: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
+
 /// Only what the node knows by itself may be promised more often than it is there.
 fn overcommits(resource: &str) -> bool {
     (!resource.contains('/') || resource.starts_with("kubernetes.io/")) && !resource.starts_with("hugepages-")
@@ -485,6 +525,14 @@ fn probe_faults(probe: &Value, kind: &str, path: &Path, faults: &mut Vec<Cause>)
         let value = number(probe, &[key]);
         if value < 0 {
             faults.push(invalid(&path.child(key), value, NOT_NEGATIVE));
+        }
+    }
+    if let Some(seconds) = probe.get("terminationGracePeriodSeconds").and_then(Value::as_i64) {
+        let at = path.child("terminationGracePeriodSeconds");
+        if kind == "readinessProbe" {
+            faults.push(invalid(&at, seconds, "must not be set for readinessProbes"));
+        } else if seconds <= 0 {
+            faults.push(invalid(&at, seconds, "must be greater than 0"));
         }
     }
     if kind != "readinessProbe" && number(probe, &["successThreshold"]) != 1 {
