@@ -212,9 +212,22 @@ pub struct Input {
     /// Handed over only while the key's object is being deleted.
     #[serde(default)]
     pub when_deleting: bool,
+    /// Handed over only where the key's object has this text at this path.
+    #[serde(default)]
+    pub only_if: Option<OnlyIf>,
     /// Which objects.
     #[serde(flatten)]
     pub by: InputRule,
+}
+
+/// Condition of an [`Input`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OnlyIf {
+    /// Where the text is.
+    pub path: String,
+    /// The text.
+    pub is: String,
 }
 
 /// Which objects an input holds.

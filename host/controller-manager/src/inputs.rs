@@ -101,7 +101,10 @@ pub(crate) async fn gather(
         }
         json.extend_from_slice(json!(input.name).to_string().as_bytes());
         json.extend_from_slice(b":[");
-        let skipped = input.when_deleting && !object.as_ref().is_some_and(|o| o.is_being_deleted());
+        let holds =
+            |path: &str, is: &str| object.as_ref().is_some_and(|o| paths::text(o.bytes(), path) == is);
+        let skipped = input.when_deleting && !object.as_ref().is_some_and(|o| o.is_being_deleted())
+            || input.only_if.as_ref().is_some_and(|only| !holds(&only.path, &only.is));
         let list = if skipped {
             Vec::new()
         } else if input.resource.is_empty() {
@@ -159,7 +162,8 @@ fn cached(
         }
         InputRule::Siblings {} => {
             let owner = object.and_then(Object::controller_ref).map(|r| r.uid.clone());
-            let mut found = owner.map(|uid| shared.by_index(&IndexKind::Controller, &uid)).unwrap_or_default();
+            let mut found =
+                owner.map(|uid| shared.by_index(&IndexKind::Controller, &uid)).unwrap_or_default();
             found.retain(|o| object.is_some_and(|own| own.uid() != o.uid()));
             found
         }
