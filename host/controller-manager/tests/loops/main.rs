@@ -1,0 +1,7 @@
+//! Whole loops: the manager, native builds of the plugins, and an API in memory.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod broken;
+mod faults;
+mod harness;
+mod workloads;
