@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// What a test asks for beyond the default.
@@ -23,6 +24,7 @@ pub struct Cluster {
     dir: TempDir,
     args: Vec<String>,
     server: Option<Child>,
+    time_to_serve: Duration,
 }
 
 /// What a command said.
@@ -58,7 +60,13 @@ impl Cluster {
             fs::copy(entry.path(), policies.join(entry.file_name()))?;
         }
         fs::create_dir(dir.path().join("manifests"))?;
-        let mut cluster = Self { netns: NetNs::new()?, dir, args: options.args, server: None };
+        let mut cluster = Self {
+            netns: NetNs::new()?,
+            dir,
+            args: options.args,
+            server: None,
+            time_to_serve: Duration::ZERO,
+        };
         cluster.spawn()?;
         if !options.without_image {
             let image = artifact("ORLOP_TEST_IMAGE", "orlop/busybox.tar")?;
@@ -96,6 +104,13 @@ impl Cluster {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.server.as_ref().map(Child::id)
+    }
+
+    /// From exec of the server to its first ready answer; to some milliseconds, for it is asked
+    /// that often.
+    #[must_use]
+    pub const fn time_to_serve(&self) -> Duration {
+        self.time_to_serve
     }
 
     /// Starts the server again after [`Cluster::kill`] or [`Cluster::stop`], and waits for the node.
@@ -264,15 +279,18 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        let begin = Instant::now();
         self.server = Some(command.spawn().context("cannot start orlop")?);
         let ready = eventually("the API to be ready", || {
             if let Some(status) = self.server.as_mut().and_then(|s| s.try_wait().ok().flatten()) {
                 bail!("the server ended: {status}");
             }
-            let ready =
-                self.kubeconfig().is_file() && self.try_kubectl(&["get", "--raw", "/readyz"])?.success;
+            let probe = ["-sk", "--max-time", "2", &format!("{}/readyz", self.server_url())];
+            let ready = self.kubeconfig().is_file()
+                && capture(self.netns.command("curl").args(probe))?.stdout == "ok";
             Ok(ready.then_some(()))
         });
+        self.time_to_serve = begin.elapsed();
         ready.with_context(|| self.log_tail())
     }
 

@@ -3,10 +3,11 @@
 //! Run the tests by `cargo xtask test`, which builds what they need and says where it is.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod cluster;
 pub mod netns;
 
-pub use cluster::{Cluster, Options, Output, capture};
+pub use cluster::{Cluster, Options, Output, binary, capture, repository};
 pub use netns::NetNs;
 
 use anyhow::{Result, bail};
@@ -38,7 +39,7 @@ pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Result<
         if start.elapsed() > limit {
             bail!("waited {} s for {what}, in vain", limit.as_secs());
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

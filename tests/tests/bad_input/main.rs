@@ -1,8 +1,8 @@
 //! Clear words where something is wrong, and nothing half-done left behind.
 
 use anyhow::{Result, ensure};
-use orlop_tests::cluster::{binary, capture};
-use orlop_tests::{Cluster, Options};
+
+use orlop_tests::{Cluster, Options, binary, capture};
 use std::fs;
 use std::net::TcpListener;
 use std::process::Command;

@@ -146,18 +146,10 @@ fn orlop_exec(c: &Cluster, pod: &str, command: &[&str]) -> Result<(String, bool)
     tokio::runtime::Runtime::new()?.block_on(exec(c, pod, command, None))
 }
 
-async fn client(c: &Cluster) -> Result<kube::Client> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let kubeconfig = kube::config::Kubeconfig::read_from(c.kubeconfig())?;
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    config.cluster_url = c.server_url().parse()?;
-    Ok(kube::Client::try_from(config)?)
-}
-
 async fn exec(c: &Cluster, pod: &str, command: &[&str], stdin: Option<&[u8]>) -> Result<(String, bool)> {
     use k8s_openapi::api::core::v1::Pod;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let pods: kube::Api<Pod> = kube::Api::default_namespaced(client(c).await?);
+    let pods: kube::Api<Pod> = kube::Api::default_namespaced(orlop_tests::api::client(c).await?);
     let params = kube::api::AttachParams::default().stdin(stdin.is_some()).stderr(false);
     let mut process = pods.exec(pod, command.to_vec(), &params).await?;
     if let Some(bytes) = stdin {
