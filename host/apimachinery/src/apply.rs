@@ -120,7 +120,14 @@ pub fn apply(
     let merged = typed::merge(set, root, &old, config);
     let object = prune(set, root, id, merged, &managed, own, &last, &wanted);
     let comparison = compare(set, id, &old, &object).without(&stripped(), reset);
-    let conflicts = find_conflicts(&managed, own, &comparison.modified.union(&comparison.added));
+    let changed = comparison.modified.union(&comparison.added);
+    // What kubectl applied on the client's side before, it may go on changing.
+    let allowed = if force || writer.manager != "kubectl" {
+        FieldSet::default()
+    } else {
+        live.map_or_else(FieldSet::default, |live| client_side_applied(set, id, live))
+    };
+    let conflicts = find_conflicts(&managed, own, &changed.difference(&allowed));
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(conflicts));
     }
@@ -144,8 +151,43 @@ pub fn apply(
         }),
     }
     let mut object = object;
+    if writer.manager == "kubectl" {
+        keep_annotation(&mut object, config);
+    }
     managed.encode(&mut object);
     Ok(object)
+}
+
+/// Where `kubectl apply` without `--server-side` keeps what it applied.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The fields that a client-side apply set and that still are as it set them.
+fn client_side_applied(set: &SchemaSet, id: TypeId, live: &Value) -> FieldSet {
+    let annotation =
+        live.get("metadata").and_then(|m| m.get("annotations")).and_then(|a| a.get(LAST_APPLIED));
+    let last = annotation.and_then(Value::as_str).and_then(|text| set.decode(id, text.as_bytes()).ok());
+    let Some(last) = last.map(|decoded| decoded.value) else { return FieldSet::default() };
+    let difference = compare(set, id, &last, live);
+    typed::field_set(set, id, &last)
+        .difference(&difference.modified)
+        .difference(&difference.added)
+        .difference(&difference.removed)
+}
+
+/// Where the annotation of client-side apply exists, it follows what kubectl applies now.
+fn keep_annotation(object: &mut Value, config: &Value) {
+    let annotation = object
+        .get_mut("metadata")
+        .and_then(|m| m.get_mut("annotations"))
+        .and_then(|a| a.get_mut(LAST_APPLIED));
+    let Some(annotation) = annotation else { return };
+    let mut applied = config.clone();
+    if let Some(annotations) =
+        applied.get_mut("metadata").and_then(|m| m.get_mut("annotations")).and_then(Value::as_object_mut)
+    {
+        annotations.remove(LAST_APPLIED);
+    }
+    *annotation = format!("{applied}\n").into();
 }
 
 fn find_conflicts(managed: &Managed, own: Option<usize>, changed: &FieldSet) -> Vec<Conflict> {

@@ -72,7 +72,7 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
         let operation = operations.0.get(fault.operation).map_or("", operation_name);
         PatchError::DoesNotApply(match fault.kind {
             json_patch::PatchErrorKind::TestFailed => {
-                format!("testing path {} failed: test failed", fault.path)
+                format!("testing value {} failed: test failed", fault.path)
             }
             _ => format!(
                 "{operation} operation does not apply: doc is missing path: {}: missing value",

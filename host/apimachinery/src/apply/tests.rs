@@ -146,6 +146,27 @@ fn server_side_defaults_survive_a_second_apply() {
 }
 
 #[test]
+fn kubectl_takes_over_from_its_client_side_apply() {
+    let config = deployment(1, json!([{"name": "a", "image": "x"}]));
+    let mut created = config.clone();
+    created["metadata"]["annotations"] = json!({LAST_APPLIED: config.to_string()});
+    let live = updated(None, created, "kubectl-client-side-apply");
+    let next = deployment(1, json!([{"name": "a", "image": "y"}]));
+    assert!(matches!(applied(Some(&live), &next, "tool", false), Err(ApplyError::Conflicts(_))));
+    let result = applied(Some(&live), &next, "kubectl", false).unwrap();
+    assert_eq!(result["spec"]["template"]["spec"]["containers"][0]["image"], "y");
+    assert_eq!(result["metadata"]["annotations"][LAST_APPLIED], format!("{next}\n"));
+    // What somebody else changed meanwhile is a conflict all the same.
+    let mut scaled = live.clone();
+    scaled["spec"]["replicas"] = 5.into();
+    let scaled = updated(Some(&live), scaled, "scaler");
+    assert_eq!(
+        applied(Some(&scaled), &next, "kubectl", false).unwrap_err().to_string(),
+        "Apply failed with 1 conflict: conflict with \"scaler\" using apps/v1: .spec.replicas"
+    );
+}
+
+#[test]
 fn reset_fields_are_not_owned() {
     let mut config = deployment(1, json!([{"name": "a"}]));
     config["status"] = json!({"replicas": 3});

@@ -40,7 +40,7 @@ fn json_patch_is_atomic() {
     let test = json!([{"op": "test", "path": "/a/0", "value": 9}]);
     assert_eq!(
         json_patch(&mut value, &test).unwrap_err().to_string(),
-        "testing path /a/0 failed: test failed"
+        "testing value /a/0 failed: test failed"
     );
     assert!(matches!(json_patch(&mut value, &json!({"op": "add"})), Err(PatchError::Malformed(_))));
 }

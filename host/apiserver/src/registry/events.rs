@@ -4,7 +4,8 @@
 
 use super::json::{number, text};
 use super::{Column, Context, NAME_COLUMN, SelectableField, Strategy, at, since};
-use orlop_apimachinery::field::{Path, invalid};
+use orlop_apimachinery::field::{Path, invalid, required};
+use orlop_apimachinery::names;
 use orlop_apimachinery::status::Cause;
 use serde_json::{Map, Value};
 
@@ -18,6 +19,10 @@ pub(super) struct NewEvents;
 
 /// Seconds that an event is kept.
 const TTL: u64 = 3600;
+/// Longest action, reason and reporting instance of the new form.
+const MOST_NAME: usize = 128;
+/// Longest note of the new form.
+const MOST_NOTE: usize = 1024;
 
 const COLUMNS: &[Column] = &[
     Column::new("Last Seen", "Time when this event was last observed"),
@@ -157,9 +162,63 @@ impl Strategy for Events {
     }
 }
 
+/// What the new form asks for beyond the old one. Source: `ValidateEventCreate`.
+fn strict_faults(event: &Value) -> Vec<Cause> {
+    let mut faults = Vec::new();
+    for (key, qualified) in
+        [("reportingController", true), ("reportingInstance", false), ("action", false), ("reason", false)]
+    {
+        let (path, value) = (Path::new(key), text(event, &[key]));
+        if value.is_empty() {
+            faults.push(required(&path, ""));
+        } else if qualified {
+            faults.extend(names::qualified_name(value).iter().map(|why| invalid(&path, value, why)));
+        } else if value.len() > MOST_NAME {
+            faults.push(invalid(&path, "", &format!("can have at most {MOST_NAME} characters")));
+        }
+    }
+    if text(event, &["note"]).len() > MOST_NOTE {
+        faults.push(invalid(&Path::new("message"), "", &format!("can have at most {MOST_NOTE} characters")));
+    }
+    if text(event, &["eventTime"]).is_empty() {
+        faults.push(required(&Path::new("eventTime"), ""));
+    }
+    let kind = text(event, &["type"]);
+    if !matches!(kind, "Normal" | "Warning") {
+        faults.push(invalid(&Path::new("type"), "", &format!("has invalid value: {kind}")));
+    }
+    for (old, new) in
+        [("firstTimestamp", "deprecatedFirstTimestamp"), ("lastTimestamp", "deprecatedLastTimestamp")]
+    {
+        if !text(event, &[new]).is_empty() {
+            faults.push(invalid(&Path::new(old), "", "needs to be unset"));
+        }
+    }
+    if number(event, &["deprecatedCount"]) != 0 {
+        faults.push(invalid(&Path::new("count"), "", "needs to be unset"));
+    }
+    if ["component", "host"].iter().any(|key| !text(event, &["deprecatedSource", key]).is_empty()) {
+        faults.push(invalid(&Path::new("source"), "", "needs to be unset"));
+    }
+    faults
+}
+
 impl Strategy for NewEvents {
     fn validate(&self, _cx: &Context<'_>, object: &Value) -> Vec<Cause> {
-        namespace_faults(object, "regarding")
+        let mut faults = namespace_faults(object, "regarding");
+        faults.extend(strict_faults(object));
+        faults
+    }
+
+    fn validate_update(&self, _cx: &Context<'_>, new: &Value, old: &Value) -> Vec<Cause> {
+        let mut faults = namespace_faults(new, "regarding");
+        for key in ["regarding", "reason", "type", "action", "reportingController", "reportingInstance"] {
+            if new.get(key) != old.get(key) {
+                let value = new.get(key).cloned().unwrap_or_default();
+                faults.push(invalid(&Path::new(key), value, "field is immutable"));
+            }
+        }
+        faults
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -193,5 +252,69 @@ impl Strategy for NewEvents {
 
     fn ttl(&self) -> Option<u64> {
         Some(TTL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::user::UserInfo;
+    use serde_json::json;
+
+    fn with<T>(f: impl FnOnce(&Context<'_>) -> T) -> T {
+        let user = UserInfo::master("admin");
+        f(&Context { now: "2026-01-01T01:00:00Z".parse().unwrap(), user: &user, random: 0 })
+    }
+
+    fn event() -> Value {
+        json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
+            "regarding": {"kind": "Pod", "namespace": "default", "name": "p"}, "reason": "Scheduled", "type": "Normal",
+            "action": "Binding", "note": "done", "eventTime": "2026-01-01T00:59:50.000000Z",
+            "reportingController": "default-scheduler", "reportingInstance": "n"})
+    }
+
+    #[test]
+    fn both_forms_are_one_event() {
+        let mut stored = event();
+        NewEvents.to_storage(&mut stored);
+        assert_eq!(stored["apiVersion"], "v1");
+        assert_eq!(stored["involvedObject"]["name"], "p");
+        assert_eq!(stored["message"], "done");
+        let cells = with(|cx| Events.cells(cx, &stored));
+        assert_eq!(
+            cells[..5],
+            [json!("10s"), json!("Normal"), json!("Scheduled"), json!("pod/p"), json!("")]
+        );
+        assert_eq!(cells, with(|cx| NewEvents.cells(cx, &event())));
+        let mut again = stored;
+        NewEvents.from_storage(&mut again);
+        assert_eq!(again["regarding"], event()["regarding"]);
+        assert_eq!(again["note"], "done");
+    }
+
+    #[test]
+    fn the_new_form_is_strict() {
+        assert_eq!(with(|cx| NewEvents.validate(cx, &event())), Vec::new());
+        let mut bare = event();
+        for key in ["action", "eventTime"] {
+            bare.as_object_mut().unwrap().remove(key);
+        }
+        bare["deprecatedCount"] = 1.into();
+        let faults = with(|cx| NewEvents.validate(cx, &bare));
+        let faults: Vec<String> = faults.iter().map(|f| format!("{}: {}", f.field, f.message)).collect();
+        assert_eq!(
+            faults,
+            [
+                "action: Required value",
+                "eventTime: Required value",
+                "count: Invalid value: \"\": needs to be unset"
+            ]
+        );
+        let mut elsewhere = event();
+        elsewhere["metadata"]["namespace"] = "other".into();
+        assert_eq!(
+            with(|cx| NewEvents.validate(cx, &elsewhere))[0].message,
+            "Invalid value: \"default\": does not match event.namespace"
+        );
     }
 }

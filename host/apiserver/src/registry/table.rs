@@ -194,6 +194,14 @@ fn rows() -> Vec<Resource> {
             ..base()
         },
         Resource {
+            gvr: Gvr::new("", "v1", "podtemplates"),
+            kind: "PodTemplate",
+            singular: "podtemplate",
+            backing: Backing::Stored("podtemplates"),
+            strategy: &workloads::PodTemplates,
+            ..base()
+        },
+        Resource {
             gvr: Gvr::new("", "v1", "replicationcontrollers"),
             kind: "ReplicationController",
             singular: "replicationcontroller",

@@ -27,6 +27,10 @@ pub(super) struct ReplicaSets;
 #[derive(Debug)]
 pub(super) struct ReplicationControllers;
 
+/// The strategy of podtemplates.
+#[derive(Debug)]
+pub(super) struct PodTemplates;
+
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 const CONTAINERS: Column = Column::new("Containers", "Names of each container in the template.").wide();
 const IMAGES: Column = Column::new("Images", "Images referenced by each container in the template.").wide();
@@ -254,6 +258,49 @@ impl Strategy for ReplicationControllers {
     }
 }
 
+impl Strategy for PodTemplates {
+    fn generation_rule(&self) -> GenerationRule {
+        GenerationRule::Spec
+    }
+
+    fn default(&self, object: &mut Value) {
+        if let Some(spec) =
+            object.get_mut("template").and_then(|t| t.get_mut("spec")).and_then(Value::as_object_mut)
+        {
+            default_pod_spec(spec);
+        }
+    }
+
+    fn validate(&self, _cx: &Context<'_>, object: &Value) -> Vec<Cause> {
+        let path = Path::new("template");
+        let Some(template) = object.get("template") else { return vec![required(&path, "")] };
+        let mut faults = metadata_faults(template, &path);
+        let pod = template.get("spec").unwrap_or(&Value::Null);
+        faults.extend(pod_spec(pod, Of::Pod, &path.child("spec")));
+        faults
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                NAME_COLUMN,
+                Column::new("Containers", "Names of each container in the template."),
+                Column::new("Images", "Images referenced by each container in the template."),
+                Column::new("Pod Labels", "The labels for the pod template."),
+            ]
+        }
+    }
+
+    fn cells(&self, _cx: &Context<'_>, object: &Value) -> Vec<Value> {
+        let containers = items(object, &["template", "spec", "containers"]);
+        let joined =
+            |key: &str| Value::from(containers.iter().map(|c| text(c, &[key])).collect::<Vec<_>>().join(","));
+        let labels = at(object, &["template", "metadata", "labels"]).cloned().unwrap_or_default();
+        let labels = format_label_selector(&json!({ "matchLabels": labels }));
+        vec![name_cell(object), joined("name"), joined("image"), labels.into()]
+    }
+}
+
 /// Warnings about the template, where it is new.
 fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     const TEMPLATE: &[&str] = &["spec", "template", "spec"];
@@ -313,12 +360,7 @@ fn template_faults(spec: &Value, path: &Path, faults: &mut Vec<Cause>) {
         faults.push(required(&at_template, ""));
         return;
     };
-    if let Some(labels) = at(template, &["metadata", "labels"]).and_then(Value::as_object) {
-        names::check_labels(labels, &at_template.child("metadata").child("labels"), faults);
-    }
-    if let Some(annotations) = at(template, &["metadata", "annotations"]).and_then(Value::as_object) {
-        names::check_annotations(annotations, &at_template.child("metadata").child("annotations"), faults);
-    }
+    faults.extend(metadata_faults(template, &at_template));
     let pod = template.get("spec").unwrap_or(&Value::Null);
     let at_spec = at_template.child("spec");
     faults.extend(pod_spec(pod, Of::KeptTemplate, &at_spec));
@@ -326,6 +368,18 @@ fn template_faults(spec: &Value, path: &Path, faults: &mut Vec<Cause>) {
         let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
         faults.push(forbidden(&at_spec.child("activeDeadlineSeconds"), detail));
     }
+}
+
+fn metadata_faults(template: &Value, path: &Path) -> Vec<Cause> {
+    let mut faults = Vec::new();
+    let path = path.child("metadata");
+    if let Some(labels) = at(template, &["metadata", "labels"]).and_then(Value::as_object) {
+        names::check_labels(labels, &path.child("labels"), &mut faults);
+    }
+    if let Some(annotations) = at(template, &["metadata", "annotations"]).and_then(Value::as_object) {
+        names::check_annotations(annotations, &path.child("annotations"), &mut faults);
+    }
+    faults
 }
 
 fn strategy_faults(spec: &Value, path: &Path, faults: &mut Vec<Cause>) {
