@@ -10,13 +10,16 @@
 //!
 //! Which plugins are active, and what happens after failures, is decided above this crate.
 
+pub mod admission;
 mod cache;
 mod compile;
+pub mod controller;
 mod error;
 mod instance;
 mod limits;
 pub mod manifest;
 mod runtime;
+pub mod scheduler;
 mod ticker;
 
 pub use compile::{Compiled, Digest, Inspection, inspect};

@@ -2,6 +2,7 @@
 
 use super::{ManifestError, check_len, check_text, check_texts, field};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What an admission plugin sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,14 +63,50 @@ pub struct ContextObject {
     pub api_version: String,
     /// Plural name.
     pub resource: String,
-    /// Which one: `{namespace}` is the request's namespace, `{<path>}` a text of the object such as
-    /// `{spec.serviceAccountName}`, with a default after a bar (`{spec.serviceAccountName|default}`).
+    /// Which one: text in which `{…}` is replaced by the first alternative that is not empty.
+    /// Alternatives are separated by `|` and are `namespace`, `name` (of the request), a path of
+    /// the object such as `spec.serviceAccountName`, or a literal in single quotes.
     /// Absent: all objects of the request's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_name: Option<String>,
     /// Asks the store rather than the cache where the cache has no such object.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub live: bool,
+    /// Names worth waiting for, up to 1.5 s, because a controller is about to make them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wait_for: Vec<String>,
+}
+
+impl ContextObject {
+    /// The name to look up for a request; `None` asks for all objects of the namespace. Empty where
+    /// the request names none.
+    #[must_use]
+    pub fn resolve(&self, namespace: &str, name: &str, object: &Value) -> Option<String> {
+        let mut rest = self.object_name.as_deref()?;
+        let mut out = String::new();
+        while let Some((head, tail)) = rest.split_once('{') {
+            out.push_str(head);
+            let (expression, tail) = tail.split_once('}').unwrap_or((tail, ""));
+            out.push_str(evaluate(expression, namespace, name, object));
+            rest = tail;
+        }
+        out.push_str(rest);
+        Some(out)
+    }
+}
+
+fn evaluate<'a>(expression: &'a str, namespace: &'a str, name: &'a str, object: &'a Value) -> &'a str {
+    let values = expression.split('|').map(|alternative| match alternative.trim() {
+        "namespace" => namespace,
+        "name" => name,
+        quoted if quoted.starts_with('\'') => quoted.trim_matches('\''),
+        path => path
+            .split('.')
+            .try_fold(object, |at, key| at.get(key))
+            .and_then(Value::as_str)
+            .unwrap_or_default(),
+    });
+    values.into_iter().find(|v| !v.is_empty()).unwrap_or_default()
 }
 
 const OPERATIONS: [&str; 5] = ["CREATE", "UPDATE", "DELETE", "CONNECT", "*"];
@@ -110,6 +147,7 @@ impl AdmissionManifest {
             check_text(&at("apiVersion"), &context.api_version)?;
             check_text(&at("resource"), &context.resource)?;
             check_text(&at("objectName"), context.object_name.as_deref().unwrap_or_default())?;
+            check_texts(&at("waitFor"), &context.wait_for)?;
             if context.name.is_empty() || context.resource.is_empty() || context.api_version.is_empty() {
                 return Err(field(at("*"), "name, apiVersion and resource must not be empty"));
             }
@@ -118,5 +156,36 @@ impl AdmissionManifest {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn named(template: &str) -> ContextObject {
+        ContextObject {
+            name: "c".into(),
+            api_version: "v1".into(),
+            resource: "serviceaccounts".into(),
+            object_name: Some(template.into()),
+            live: false,
+            wait_for: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn names_are_taken_from_the_request() {
+        let pod = json!({ "spec": { "serviceAccount": "robot", "serviceAccountName": "" } });
+        let resolve = |t: &str| named(t).resolve("shop", "web", &pod).unwrap();
+        assert_eq!(resolve("{namespace}"), "shop");
+        assert_eq!(resolve("a-{name}-{namespace}"), "a-web-shop");
+        assert_eq!(resolve("{spec.serviceAccountName|spec.serviceAccount|'default'}"), "robot");
+        assert_eq!(resolve("{spec.nothing|'default'}"), "default");
+        assert_eq!(resolve("{spec.nothing}"), "");
+        assert_eq!(resolve("{name"), "web");
+        let all = ContextObject { object_name: None, ..named("") };
+        assert_eq!(all.resolve("shop", "web", &pod), None);
     }
 }
