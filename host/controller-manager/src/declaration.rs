@@ -111,6 +111,9 @@ pub struct Watch {
     /// Plural name; empty for all.
     #[serde(default)]
     pub resource: String,
+    /// Only objects of this namespace; empty for all.
+    #[serde(default)]
+    pub namespace: String,
     /// How a change becomes keys.
     pub keys: Vec<KeyRule>,
     /// Paths of which one must differ for a modification to count; empty: all count.
@@ -215,6 +218,12 @@ pub struct Input {
     /// Handed over only where the key's object has this text at this path.
     #[serde(default)]
     pub only_if: Option<OnlyIf>,
+    /// Handed over only where `memo.want` of the key's last plan, an array, has its name.
+    #[serde(default)]
+    pub on_demand: bool,
+    /// With `fieldOf`: what the cache lacks is read from the API.
+    #[serde(default)]
+    pub live: bool,
     /// Which objects.
     #[serde(flatten)]
     pub by: InputRule,

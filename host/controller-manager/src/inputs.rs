@@ -104,6 +104,7 @@ pub(crate) async fn gather(
         let holds =
             |path: &str, is: &str| object.as_ref().is_some_and(|o| paths::text(o.bytes(), path) == is);
         let skipped = input.when_deleting && !object.as_ref().is_some_and(|o| o.is_being_deleted())
+            || (input.on_demand && !wants(&asked.memo, &input.name))
             || input.only_if.as_ref().is_some_and(|only| !holds(&only.path, &only.is));
         let list = if skipped {
             Vec::new()
@@ -111,6 +112,12 @@ pub(crate) async fn gather(
             let values = special(input, caches, object.as_deref(), &key.name).await?;
             join(&mut json, values.iter().map(Value::to_string));
             Vec::new()
+        } else if let (InputRule::FieldOf { input: from, path }, true) = (&input.by, input.live) {
+            let from = match from.as_str() {
+                "" => object.as_slice(),
+                name => earlier(&lists, name),
+            };
+            named_live(caches, &gvr_of(input), from, path).await?
         } else {
             cached(input, caches, key, gvr.as_ref(), object.as_deref(), &lists)
         };
@@ -127,6 +134,38 @@ pub(crate) async fn gather(
     json.extend_from_slice(asked.memo.to_string().as_bytes());
     json.push(b'}');
     Ok(Item { json, object })
+}
+
+fn wants(memo: &Value, input: &str) -> bool {
+    memo["want"].as_array().is_some_and(|names| names.iter().any(|n| n == input))
+}
+
+fn earlier<'l>(lists: &'l [(&str, Vec<Arc<Object>>)], name: &str) -> &'l [Arc<Object>] {
+    lists.iter().find(|(n, _)| *n == name).map(|(_, l)| l.as_slice()).unwrap_or_default()
+}
+
+/// The cluster-scoped objects that others name, those that the cache lacks read from the API.
+async fn named_live(
+    caches: &Caches,
+    gvr: &orlop_apimachinery::Gvr,
+    from: &[Arc<Object>],
+    path: &str,
+) -> Result<Vec<Arc<Object>>, ApiError> {
+    let names: BTreeSet<String> = from.iter().map(|o| paths::text(o.bytes(), path)).collect();
+    let shared = caches.resource(gvr);
+    let mut found = Vec::with_capacity(names.len());
+    for name in names.iter().filter(|n| !n.is_empty()) {
+        if let Some(cached) = shared.cache.get("", name) {
+            found.push(cached);
+            continue;
+        }
+        match caches.client.get(ResourceRef::new(gvr, "", name)).await {
+            Ok(live) => found.push(live),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 fn join(json: &mut Vec<u8>, items: impl Iterator<Item = impl AsRef<[u8]>>) {
@@ -154,8 +193,6 @@ fn cached(
         found.retain(|o| selector.matches(&o.meta().labels));
         found
     };
-    let earlier =
-        |name: &str| lists.iter().find(|(n, _)| *n == name).map(|(_, l)| l.as_slice()).unwrap_or_default();
     match &input.by {
         InputRule::Owned {} => {
             object.map(|o| shared.by_index(&IndexKind::Controller, o.uid())).unwrap_or_default()
@@ -167,9 +204,10 @@ fn cached(
             found.retain(|o| object.is_some_and(|own| own.uid() != o.uid()));
             found
         }
-        InputRule::OwnedByInput { input } => {
-            earlier(input).iter().flat_map(|o| shared.by_index(&IndexKind::Controller, o.uid())).collect()
-        }
+        InputRule::OwnedByInput { input } => earlier(lists, input)
+            .iter()
+            .flat_map(|o| shared.by_index(&IndexKind::Controller, o.uid()))
+            .collect(),
         InputRule::Orphans { path } => selected(path, IndexKind::Orphans),
         InputRule::Selected { path } => selected(path, IndexKind::Namespace),
         InputRule::SameName { namespace } => {
@@ -184,7 +222,7 @@ fn cached(
             let names: BTreeSet<String> = if input.is_empty() {
                 object.map(|o| paths::text(o.bytes(), path)).into_iter().collect()
             } else {
-                earlier(input).iter().map(|o| paths::text(o.bytes(), path)).collect()
+                earlier(lists, input).iter().map(|o| paths::text(o.bytes(), path)).collect()
             };
             names.iter().filter_map(|name| shared.cache.get("", name)).collect()
         }

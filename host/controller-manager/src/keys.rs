@@ -43,6 +43,7 @@ pub(crate) struct Mapper {
     watched: Gvr,
     rules: Vec<KeyRule>,
     changed: Option<Paths>,
+    namespace: String,
     primary: Option<Arc<Shared>>,
     caches: Arc<Caches>,
     queue: WorkQueue<Key>,
@@ -76,6 +77,7 @@ impl Mapper {
             watched,
             rules: watch.keys.clone(),
             changed,
+            namespace: watch.namespace.clone(),
             primary,
             caches: caches.clone(),
             queue: queue.clone(),
@@ -84,6 +86,9 @@ impl Mapper {
 
     /// Queues the keys of one change.
     pub(crate) fn change(&self, delta: &Delta) {
+        if !self.namespace.is_empty() && delta.latest().is_some_and(|o| o.namespace() != self.namespace) {
+            return;
+        }
         if let (Some(paths), Some(old), Some(new)) = (&self.changed, &delta.old, &delta.new)
             && old.uid() == new.uid()
             && !paths.differ(old.bytes(), new.bytes())
@@ -190,15 +195,15 @@ impl Mapper {
                     .any(|owner| self.caches.cached_owner(owner, new.namespace()).is_none())
             };
             if finalizing || absent() {
-                self.queue.add(self.key_of(&self.watched, new));
+                self.queue.add(key_of(&self.watched, new));
+            }
+            // Its dependents go first, or are set free.
+            let began = !delta.old.as_ref().is_some_and(|o| o.is_being_deleted());
+            if finalizing && began {
+                self.dependents(new);
             }
         } else if let Some(old) = &delta.old {
-            for resource in self.caches.collectable() {
-                let Some(shared) = self.caches.existing(&resource.gvr) else { continue };
-                for dependent in shared.by_index(&IndexKind::Owners, old.uid()) {
-                    self.queue.add(self.key_of(&resource.gvr, &dependent));
-                }
-            }
+            self.dependents(old);
         }
         for object in delta.old.iter().chain(&delta.new) {
             for owner in &object.meta().owner_references {
@@ -207,18 +212,26 @@ impl Mapper {
                     && found.meta().finalizers.iter().any(|f| **f == *"foregroundDeletion")
                     && let Some((resource, _)) = self.caches.locate(owner, object.namespace())
                 {
-                    self.queue.add(self.key_of(&resource.gvr, &found));
+                    self.queue.add(key_of(&resource.gvr, &found));
                     // Where the owner's foreground deletion began after this dependent was looked at.
                     if let Some(new) = &delta.new {
-                        self.queue.add(self.key_of(&self.watched, new));
+                        self.queue.add(key_of(&self.watched, new));
                     }
                 }
             }
         }
     }
 
-    #[expect(clippy::unused_self, reason = "reads as the other rules do")]
-    fn key_of(&self, gvr: &Gvr, object: &Object) -> Key {
-        Key { resource: Some(gvr.clone()), namespace: object.namespace().into(), name: object.name().into() }
+    fn dependents(&self, owner: &Object) {
+        for resource in self.caches.collectable() {
+            let Some(shared) = self.caches.existing(&resource.gvr) else { continue };
+            for dependent in shared.by_index(&IndexKind::Owners, owner.uid()) {
+                self.queue.add(key_of(&resource.gvr, &dependent));
+            }
+        }
     }
+}
+
+fn key_of(gvr: &Gvr, object: &Object) -> Key {
+    Key { resource: Some(gvr.clone()), namespace: object.namespace().into(), name: object.name().into() }
 }
