@@ -6,5 +6,52 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod authz;
+pub mod config;
+pub mod pki;
 pub mod registry;
+pub mod token;
 pub mod user;
+pub mod version;
+
+mod alloc;
+mod authn;
+mod body;
+mod bootstrap;
+mod cache;
+mod core;
+mod decode;
+mod delete;
+mod discovery;
+mod handlers;
+mod http;
+mod info;
+mod loopback;
+mod maintenance;
+mod managed;
+mod metadata;
+mod metrics;
+mod negotiate;
+mod node_proxy;
+mod openapi;
+mod patch;
+mod path;
+mod query;
+mod read;
+mod render;
+mod review;
+mod schema;
+mod selectors;
+mod server;
+mod status;
+mod storage;
+mod subresources;
+mod watch;
+mod write;
+
+pub use alloc::ServiceNetwork;
+pub use authn::TokenFileError;
+pub use config::Config;
+pub use loopback::LoopbackClient;
+pub use server::{ApiServer, Parts, StartError};
+pub use user::UserInfo;

@@ -1,0 +1,104 @@
+//! The schemas of the served types, from the data files, and what the pipeline asks of them.
+
+use crate::registry::Resource;
+use orlop_apimachinery::schema::{DecodeError, Decoded, SchemaSet, TypeId};
+use orlop_apimachinery::{Gvk, Status};
+use serde_json::Value;
+use std::sync::LazyLock;
+
+macro_rules! data {
+    ($folder:literal: $($name:literal)*) => {
+        &[$(include_str!(concat!("../data/", $folder, "/", $name, ".txt"))),*]
+    };
+}
+
+/// Structure files.
+const SCHEMA_FILES: &[&str] = data!("schema":
+    "admissionregistration_v1" "apiextensions_v1" "apiregistration_v1" "apps_v1" "authentication_v1"
+    "authorization_v1" "autoscaling_v1" "autoscaling_v2" "batch_v1" "certificates_v1" "coordination_v1" "core_v1"
+    "discovery_v1" "events_v1" "flowcontrol_v1" "meta_v1" "networking_v1" "node_v1" "orlop.dev_v1" "policy_v1" "rbac_v1"
+    "resource_v1" "scheduling_v1" "storage_v1");
+
+/// Descriptions, used by OpenAPI alone.
+pub(crate) const DOC_FILES: &[&str] = data!("docs":
+    "admissionregistration_v1" "apiextensions_v1" "apiregistration_v1" "apps_v1" "authentication_v1"
+    "authorization_v1" "autoscaling_v1" "autoscaling_v2" "batch_v1" "certificates_v1" "coordination_v1" "core_v1"
+    "discovery_v1" "events_v1" "flowcontrol_v1" "meta_v1" "networking_v1" "node_v1" "orlop.dev_v1" "policy_v1" "rbac_v1"
+    "resource_v1" "scheduling_v1" "storage_v1");
+
+static SET: LazyLock<SchemaSet> = LazyLock::new(|| match SchemaSet::load(SCHEMA_FILES) {
+    Ok(set) => set,
+    Err(error) => {
+        tracing::error!(%error, "embedded schemas are broken");
+        SchemaSet::default()
+    }
+});
+
+/// All types.
+pub(crate) fn set() -> &'static SchemaSet {
+    &SET
+}
+
+/// The type of a kind; `None` for kinds without a schema, whose fields are all taken.
+pub(crate) fn of_kind(gvk: &Gvk) -> Option<TypeId> {
+    SET.by_kind(gvk)
+}
+
+/// The type of a row's objects.
+pub(crate) fn of_row(row: &Resource) -> Option<TypeId> {
+    of_kind(&row.gvk())
+}
+
+/// Parses and checks JSON of a kind, without defaults.
+pub(crate) fn decode(gvk: &Gvk, json: &[u8]) -> Result<Decoded, DecodeError> {
+    match of_kind(gvk) {
+        Some(id) => SET.decode(id, json),
+        None => orlop_apimachinery::schema::decode::parse_json(json),
+    }
+}
+
+/// Checks and cleans a value of a kind; returns the unknown fields.
+pub(crate) fn normalize(gvk: &Gvk, value: &mut Value) -> Result<Vec<String>, DecodeError> {
+    match of_kind(gvk) {
+        Some(id) => SET.normalize(id, value),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Applies the schema's static defaults.
+pub(crate) fn defaults(row: &Resource, value: &mut Value) {
+    if let Some(id) = of_row(row) {
+        SET.apply_defaults(id, value);
+    }
+}
+
+/// Cleans and defaults what an admission plugin left behind.
+///
+/// # Errors
+/// 500 where a plugin made something that is no object of the type.
+pub(crate) fn after_admission(row: &Resource, value: &mut Value) -> Result<(), Status> {
+    let unknown = normalize(&row.gvk(), value)
+        .map_err(|e| Status::internal(format!("an admission plugin returned an invalid object: {e}")))?;
+    if !unknown.is_empty() {
+        tracing::warn!(gvk = %row.gvk(), fields = unknown.join(", "), "admission plugin set unknown fields");
+    }
+    defaults(row, value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{Backing, RESOURCES};
+
+    #[test]
+    fn every_served_kind_of_kubernetes_has_a_schema() {
+        let missing: Vec<String> = RESOURCES
+            .iter()
+            .filter(|r| r.gvr.group != "orlop.dev" && !matches!(r.backing, Backing::Review(_)))
+            .filter(|r| of_row(r).is_none())
+            .map(|r| r.gvr.to_string())
+            .collect();
+        assert_eq!(missing, Vec::<String>::new());
+    }
+}

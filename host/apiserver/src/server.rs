@@ -1,0 +1,150 @@
+//! The server as a whole: how it starts, serves and stops.
+
+use crate::admission::{Admission, NoAdmission};
+use crate::alloc::ServiceAllocator;
+use crate::authn::{Authenticator, StaticTokens, TokenFileError};
+use crate::authz::{Authorizer, ChainAuthorizer, Policies, PolicyError};
+use crate::bootstrap;
+use crate::cache::WatchCache;
+use crate::config::Config;
+use crate::core::{AdmissionDoor, Core};
+use crate::http;
+use crate::loopback::LoopbackClient;
+use crate::maintenance;
+use crate::metrics::Metrics;
+use crate::registry::find;
+use crate::token::TokenIssuer;
+use crate::user::UserInfo;
+use orlop_apimachinery::Status;
+use orlop_client::ApiClient;
+use orlop_store::{Store, StoreError};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Why a server cannot start. The operator must act.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy file is not usable.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The token file is not usable.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The store cannot be read.
+    #[error("the store cannot be read")]
+    Store(#[source] StoreError),
+    /// What every cluster has could not be made.
+    #[error("the cluster's own objects could not be made")]
+    Bootstrap(#[source] Status),
+}
+
+/// What a server is made of, beside its settings.
+pub struct Parts {
+    /// Where the objects are.
+    pub store: Arc<dyn Store>,
+    /// Signs and checks service-account tokens; see [`crate::pki::Pki::token_issuer`].
+    pub tokens: TokenIssuer,
+    /// TLS with which nodes are called; see [`crate::pki::Pki::kubelet_client_config`]. Without
+    /// it logs and exec are refused.
+    pub nodes: Option<Arc<rustls::ClientConfig>>,
+    /// `None` takes the policy file of the settings.
+    pub authorizer: Option<Arc<dyn Authorizer>>,
+    /// Every task is spawned on it.
+    pub tracker: TaskTracker,
+    /// Ends watches, listeners and tasks.
+    pub cancel: CancellationToken,
+}
+
+/// The API server.
+pub struct ApiServer {
+    core: Arc<Core>,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("config", &self.core.config).finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// Loads the state, starts the background tasks on `parts.tracker`, and makes what every
+    /// cluster has. Admission passes everything until [`ApiServer::set_admission`].
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        let cache = Arc::new(WatchCache::new(parts.store.clone()));
+        let statics = match &config.token_file {
+            Some(path) => StaticTokens::read(path)?,
+            None => StaticTokens::default(),
+        };
+        let tokens = Arc::new(parts.tokens);
+        let policies = Arc::new(Policies::load(config.policy_file.as_deref())?);
+        let custom = parts.authorizer.is_some();
+        let authorizer = parts
+            .authorizer
+            .unwrap_or_else(|| Arc::new(ChainAuthorizer::new(policies.clone(), cache.clone())));
+        let from = cache.load().await.map_err(StartError::Store)?;
+        let services = ServiceAllocator::new(config.service_network);
+        if let Some(shelf) = find("", "v1", "services").and_then(|row| cache.shelf(row)) {
+            let stored: Vec<serde_json::Value> = shelf.all().iter().map(|e| e.object().to_value()).collect();
+            services.load(stored.iter());
+        }
+        let watches_policies = config.policy_file.is_some() && !custom;
+        let core = Arc::new(Core {
+            services,
+            config,
+            store: parts.store,
+            admission: AdmissionDoor::new(Arc::new(NoAdmission)),
+            authorizer,
+            authenticator: Authenticator::new(tokens.clone(), statics, cache.clone()),
+            tokens,
+            metrics: Metrics::default(),
+            nodes: parts.nodes,
+            tracker: parts.tracker,
+            cancel: parts.cancel,
+            cache,
+        });
+        core.tracker.spawn(core.cache.clone().pump(from, core.cancel.clone()));
+        bootstrap::run(&core).await.map_err(StartError::Bootstrap)?;
+        core.tracker.spawn(maintenance::run(core.clone()));
+        if watches_policies {
+            core.tracker.spawn(maintenance::policies(core.clone(), policies));
+        }
+        Ok(Self { core })
+    }
+
+    /// Puts admission plugins in force; requests that are under way end with those that they
+    /// began with.
+    pub fn set_admission(&self, admission: Arc<dyn Admission>) {
+        self.core.admission.set(admission);
+    }
+
+    /// Serves HTTPS on `listener` until the server is cancelled. Spawn it on a tracked task.
+    pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+        http::serve(self.core.clone(), listener, tls).await;
+    }
+
+    /// The same as a future that does not borrow the server.
+    pub fn serve_task(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        http::serve(self.core.clone(), listener, tls)
+    }
+
+    /// The API in process, as `user`.
+    #[must_use]
+    pub fn loopback(&self, user: UserInfo) -> Arc<dyn ApiClient> {
+        Arc::new(LoopbackClient::new(self.core.clone(), user))
+    }
+
+    /// The newest revision that readers of the cache see.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.core.cache.revision()
+    }
+}
