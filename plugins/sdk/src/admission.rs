@@ -73,7 +73,7 @@ pub trait AdmissionPlugin: 'static {
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit/admission",
-        world: "admission",
+        inline: "package orlop:sdk-admission; world admission { export orlop:admission/plugin@1.0.0; }",
         generate_all,
         pub_export_macro: true,
         default_bindings_module: "orlop_sdk::admission::bindings",
@@ -96,6 +96,7 @@ macro_rules! export_admission {
         mod orlop_export {
             type Exported = $crate::admission::glue::Glue<super::$plugin>;
             $crate::admission::bindings::export!(Exported with_types_in $crate::admission::bindings);
+            $crate::lifecycle::bindings::export!(Exported with_types_in $crate::lifecycle::bindings);
         }
     };
 }

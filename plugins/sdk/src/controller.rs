@@ -199,7 +199,7 @@ pub fn serve(controller: &dyn Controller, request: &[u8]) -> Result<Vec<u8>, Str
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit/controller",
-        world: "controller",
+        inline: "package orlop:sdk-controller; world controller { export orlop:controller/reconciler@1.0.0; }",
         generate_all,
         pub_export_macro: true,
         default_bindings_module: "orlop_sdk::controller::bindings",
@@ -224,6 +224,7 @@ macro_rules! export_controller {
         mod orlop_export {
             type Exported = $crate::controller::glue::Glue<super::$plugin>;
             $crate::controller::bindings::export!(Exported with_types_in $crate::controller::bindings);
+            $crate::lifecycle::bindings::export!(Exported with_types_in $crate::lifecycle::bindings);
         }
     };
 }

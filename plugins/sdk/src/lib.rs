@@ -10,6 +10,9 @@
 
 pub mod admission;
 pub mod controller;
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod lifecycle;
 pub mod log;
 pub mod scheduler;
 

@@ -343,7 +343,7 @@ pub trait BatchPlugin: 'static {
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../../wit/scheduler",
-        world: "scheduler",
+        inline: "package orlop:sdk-scheduler; world scheduler { export orlop:scheduler/plugin@1.0.0; }",
         generate_all,
         pub_export_macro: true,
         default_bindings_module: "orlop_sdk::scheduler::bindings",
@@ -374,6 +374,7 @@ macro_rules! export_scheduler {
         mod orlop_export {
             type Exported = $crate::scheduler::glue::Glue<$plugin>;
             $crate::scheduler::bindings::export!(Exported with_types_in $crate::scheduler::bindings);
+            $crate::lifecycle::bindings::export!(Exported with_types_in $crate::lifecycle::bindings);
         }
     };
 }

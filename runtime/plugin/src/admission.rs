@@ -9,7 +9,7 @@ mod bindings {
     wasmtime::component::bindgen!({ path: "../../wit/admission", world: "admission" });
 }
 
-pub use bindings::exports::orlop::admission::admission::{Request, Verdict};
+pub use bindings::exports::orlop::admission::plugin::{Request, Verdict};
 
 /// The most requests of one call.
 pub const MAX_BATCH: usize = 64;
@@ -44,7 +44,7 @@ impl Slot<AdmissionWorld> {
     /// As [`Slot::call`].
     pub fn mutate(&mut self, requests: &[Request]) -> Result<Vec<Verdict>, PluginError> {
         self.call(
-            |world, store| world.0.orlop_admission_admission().call_mutate(store, requests),
+            |world, store| world.0.orlop_admission_plugin().call_mutate(store, requests),
             |verdicts| checked(verdicts, requests.len()),
         )
     }
@@ -55,7 +55,7 @@ impl Slot<AdmissionWorld> {
     /// As [`Slot::call`].
     pub fn validate(&mut self, requests: &[Request]) -> Result<Vec<Verdict>, PluginError> {
         self.call(
-            |world, store| world.0.orlop_admission_admission().call_validate(store, requests),
+            |world, store| world.0.orlop_admission_plugin().call_validate(store, requests),
             |verdicts| {
                 let verdicts = checked(verdicts, requests.len())?;
                 if verdicts.iter().any(|v| v.allowed && !v.patch.is_empty()) {

@@ -1,7 +1,7 @@
 //! Between the generated exports and [`AdmissionPlugin`].
 
-use super::bindings::exports::orlop::admission::admission as wit;
-use super::bindings::exports::orlop::types::lifecycle;
+use super::bindings::exports::orlop::admission::plugin as wit;
+use crate::lifecycle::bindings::exports::orlop::types::lifecycle;
 use super::{AdmissionPlugin, Operation, Outcome, Request, Response};
 use std::cell::RefCell;
 use std::marker::PhantomData;

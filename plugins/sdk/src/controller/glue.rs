@@ -2,7 +2,7 @@
 
 use super::Controller;
 use super::bindings::exports::orlop::controller::reconciler as wit;
-use super::bindings::exports::orlop::types::lifecycle;
+use crate::lifecycle::bindings::exports::orlop::types::lifecycle;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 

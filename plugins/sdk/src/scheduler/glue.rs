@@ -1,8 +1,7 @@
 //! Between the generated exports and [`BatchPlugin`].
 
-use super::bindings::exports::orlop::scheduler::columns as cols;
 use super::bindings::exports::orlop::scheduler::plugin as wit;
-use super::bindings::exports::orlop::types::lifecycle;
+use crate::lifecycle::bindings::exports::orlop::types::lifecycle;
 use super::{BatchPlugin, Delta, DictionaryDelta, ListCells};
 use serde_json::Value;
 use std::cell::RefCell;
@@ -29,7 +28,7 @@ impl<P: BatchPlugin> lifecycle::Guest for Glue<P> {
 }
 
 impl<P: BatchPlugin> wit::Guest for Glue<P> {
-    fn sync(delta: cols::Delta) -> wit::Synced {
+    fn sync(delta: wit::Delta) -> wit::Synced {
         let synced = with(|plugin| plugin.sync(convert(delta)));
         wit::Synced { checksum: synced.checksum, stale: u32::from(synced.stale) }
     }
@@ -85,13 +84,10 @@ fn with<R>(f: impl FnOnce(&mut dyn BatchPlugin) -> R) -> R {
     })
 }
 
-fn convert(delta: cols::Delta) -> Delta {
-    let dictionary = |d: cols::Dictionary| DictionaryDelta {
-        dictionary: d.dictionary,
-        first: d.first,
-        entries: d.entries,
-    };
-    let list = |c: cols::ListColumn| (c.column, ListCells { offsets: c.offsets, values: c.values });
+fn convert(delta: wit::Delta) -> Delta {
+    let dictionary =
+        |d: wit::Dictionary| DictionaryDelta { dictionary: d.dictionary, first: d.first, entries: d.entries };
+    let list = |c: wit::ListColumn| (c.column, ListCells { offsets: c.offsets, values: c.values });
     Delta {
         full: delta.full,
         slots: delta.slots,
