@@ -3,47 +3,19 @@
 #[path = "support/netns.rs"]
 mod netns;
 
-use netns::{Netns, at};
+use netns::{Host, Netns, at};
 use orlop_network::{Attachment, Config, HostPort, Network, NetworkError, Protocol};
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-/// A host in its own namespace, with a runtime whose threads are in it.
-struct Host {
-    netns: Netns,
-    runtime: tokio::runtime::Handle,
-    _stop: std::sync::mpsc::Sender<()>,
+trait Operate {
+    fn open(&self, config: &Config) -> Network;
+    fn attach(&self, network: &Network, pod: &str, netns: &Netns) -> Result<Attachment, NetworkError>;
+    fn detach(&self, network: &Network, pod: &str);
 }
 
-impl Host {
-    fn new() -> Self {
-        let netns = Netns::new();
-        let (handle, runtime) = std::sync::mpsc::channel();
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        netns.run(move || {
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(2)
-                    .enable_all()
-                    .build()
-                    .unwrap();
-                handle.send(runtime.handle().clone()).unwrap();
-                let _ = stopped.recv();
-            });
-        });
-        Self { netns, runtime: runtime.recv().unwrap(), _stop: stop }
-    }
-
-    /// Runs a future on the host's threads.
-    fn block<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        let (reply, answer) = std::sync::mpsc::channel();
-        self.runtime.spawn(async move {
-            let _ = reply.send(work.await);
-        });
-        answer.recv().expect("the task panicked")
-    }
-
+impl Operate for Host {
     fn open(&self, config: &Config) -> Network {
         let config = config.clone();
         self.block(async move { Network::open(config).await }).unwrap()

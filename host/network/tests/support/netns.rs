@@ -1,6 +1,8 @@
 //! Hosts and pods as threads, each in a network namespace of its own, so that a test never touches
 //! the machine's own network. What is in a namespace goes with the last thread in it.
 
+#![allow(dead_code, reason = "each test binary uses another part of it")]
+
 use nix::sched::{CloneFlags, unshare};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -181,5 +183,46 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(started.elapsed() < PATIENCE, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A host in its own namespace, with a runtime whose threads are in it.
+pub(crate) struct Host {
+    pub(crate) netns: Netns,
+    runtime: tokio::runtime::Handle,
+    _stop: mpsc::Sender<()>,
+}
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        let netns = Netns::new();
+        let (handle, runtime) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel::<()>();
+        netns.run(move || {
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(2)
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                handle.send(runtime.handle().clone()).unwrap();
+                let _ = stopped.recv();
+            });
+        });
+        Self { netns, runtime: runtime.recv().unwrap(), _stop: stop }
+    }
+
+    /// Runs a future on the host's threads, until it ends.
+    pub(crate) fn block<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        let (reply, answer) = mpsc::channel();
+        self.runtime.spawn(async move {
+            let _ = reply.send(work.await);
+        });
+        answer.recv().expect("the task panicked")
+    }
+
+    /// Starts a future on the host's threads.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
     }
 }
