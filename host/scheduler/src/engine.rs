@@ -16,9 +16,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-#[cfg(test)]
-mod tests;
-
 /// Namespace and name.
 pub type Key = (Arc<str>, Arc<str>);
 

@@ -16,9 +16,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-#[cfg(test)]
-mod tests;
-
 /// Actions that wait to be carried out.
 const QUEUED_ACTIONS: usize = 4096;
 /// Bindings under way before the engine pauses.

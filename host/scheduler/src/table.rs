@@ -15,9 +15,6 @@ mod changes;
 mod delta;
 mod node;
 
-#[cfg(test)]
-mod tests;
-
 pub use changes::Cursor;
 pub use delta::MirrorState;
 pub use node::NodeFacts;

@@ -753,7 +753,7 @@ impl ApiClient for MemoryApi {
         body: Bytes,
         options: &WriteOptions,
     ) -> Result<Arc<Object>, ApiError> {
-        let body = parse(&body)?;
+        let mut body = parse(&body)?;
         self.intercepted(Verb::Patch, at, body.clone())?;
         self.change(at, options.dry_run, |before| {
             let mut after = before.clone();
@@ -765,8 +765,12 @@ impl ApiClient for MemoryApi {
                     json_patch::patch(&mut after, &patch)
                         .map_err(|e| Status::failure(Reason::Invalid, e.to_string()))?;
                 }
-                PatchType::StrategicMerge | PatchType::Apply => {
-                    let why = "the in-memory API knows merge and JSON patches only";
+                PatchType::StrategicMerge => {
+                    merge_conditions(before, &mut body);
+                    json_patch::merge(&mut after, &body);
+                }
+                PatchType::Apply => {
+                    let why = "the in-memory API knows no server-side apply";
                     return Err(Status::failure(Reason::UnsupportedMediaType, why));
                 }
             }
@@ -778,6 +782,21 @@ impl ApiClient for MemoryApi {
         self.intercepted(Verb::Delete, at, Value::Null)?;
         self.remove(at, options)
     }
+}
+
+/// A strategic merge patch of this API is a merge patch, but for `status.conditions`, which are
+/// merged by `type`: makes the patch's list the whole list.
+fn merge_conditions(before: &Value, patch: &mut Value) {
+    let Some(changed) = patch.pointer_mut("/status/conditions").and_then(Value::as_array_mut) else { return };
+    let known = before.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut all = known;
+    for condition in std::mem::take(changed) {
+        match all.iter_mut().find(|c| c["type"] == condition["type"]) {
+            Some(found) => json_patch::merge(found, &condition),
+            None => all.push(condition),
+        }
+    }
+    *changed = all;
 }
 
 #[cfg(test)]

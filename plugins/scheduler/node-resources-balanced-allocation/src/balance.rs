@@ -92,7 +92,8 @@ impl NodeResourcesBalancedAllocation {
             return;
         }
         let mut without = std::mem::take(&mut self.without);
-        without.resize(self.mirror.slots(), 0);
+        // A slot that never held a node is in balance.
+        without.resize(self.mirror.slots(), 100);
         let ((ca, cr), (ma, mr)) = (self.columns("cpu"), self.columns("memory"));
         for slot in rows {
             let at = *slot as usize;

@@ -1,1 +1,0 @@
-//! The engine with plugins written in a few lines.

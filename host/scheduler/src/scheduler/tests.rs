@@ -1,1 +1,0 @@
-//! The scheduler against an API in memory.

@@ -1,1 +1,0 @@
-//! The table against its own laws.
