@@ -181,3 +181,53 @@ fn openapi_is_upstreams() {
         "#/definitions/io.k8s.api.apps.v1.DeploymentSpec"
     );
 }
+
+fn tree() -> impl proptest::strategy::Strategy<Value = Value> {
+    use proptest::prelude::*;
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-z0-9./:-]{0,6}".prop_map(Value::from),
+    ];
+    let names = || {
+        proptest::sample::select(vec![
+            "metadata",
+            "spec",
+            "status",
+            "labels",
+            "containers",
+            "name",
+            "env",
+            "value",
+            "resources",
+            "limits",
+            "cpu",
+            "ports",
+            "containerPort",
+            "volumes",
+            "emptyDir",
+            "managedFields",
+            "x",
+        ])
+    };
+    leaf.prop_recursive(6, 40, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            proptest::collection::btree_map(names().prop_map(str::to_owned), inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest::proptest! {
+    #[test]
+    fn decoding_never_panics_and_is_idempotent(value in tree()) {
+        let pod = id("api.core.v1.Pod");
+        if let Ok(decoded) = set().decode(pod, value.to_string().as_bytes()) {
+            let mut again = decoded.value.clone();
+            proptest::prop_assert_eq!(set().normalize(pod, &mut again).unwrap(), Vec::<String>::new());
+            proptest::prop_assert_eq!(again, decoded.value);
+        }
+    }
+}

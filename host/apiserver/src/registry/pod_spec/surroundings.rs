@@ -200,9 +200,108 @@ pub(super) fn file_items(source: &Value, keyed: bool, path: &Path, faults: &mut 
         {
             faults.push(invalid(&at.child("mode"), mode, MODE));
         }
-        if !keyed && item.get("fieldRef").is_none() && item.get("resourceFieldRef").is_none() {
-            faults.push(required(&at, "one of fieldRef and resourceFieldRef is required"));
+        match (keyed, item.get("fieldRef"), item.get("resourceFieldRef")) {
+            (true, ..) => {}
+            (false, Some(_), Some(_)) => {
+                let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                faults.push(invalid(&at, "resource", detail));
+            }
+            (false, Some(field), None) => field_ref(field, FILE_FIELDS, &at.child("fieldRef"), faults),
+            (false, None, Some(resource)) => {
+                if text(resource, &["containerName"]).is_empty() {
+                    faults.push(required(&at.child("resourceFieldRef").child("containerName"), ""));
+                }
+                resource_ref(resource, &at.child("resourceFieldRef"), faults);
+            }
+            (false, None, None) => {
+                faults.push(required(&at, "one of fieldRef and resourceFieldRef is required"));
+            }
         }
+    }
+}
+
+/// Fields of a pod that an environment variable may hold.
+pub(super) const ENV_FIELDS: &[&str] = &[
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+
+/// Fields of a pod that a file may hold.
+const FILE_FIELDS: &[&str] =
+    &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+
+/// Fields that have a name in the downward API, allowed here or not.
+const LABELLED: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+];
+
+/// Faults of a `fieldRef`. Source: `validateObjectFieldSelector`.
+pub(super) fn field_ref(reference: &Value, allowed: &[&str], path: &Path, faults: &mut Vec<Cause>) {
+    if text(reference, &["apiVersion"]).is_empty() {
+        faults.push(required(&path.child("apiVersion"), ""));
+        return;
+    }
+    let field = text(reference, &["fieldPath"]);
+    let path = path.child("fieldPath");
+    if field.is_empty() {
+        faults.push(required(&path, ""));
+        return;
+    }
+    if let Some((map, key)) = field.strip_suffix("']").and_then(|f| f.split_once("['")) {
+        match map {
+            "metadata.labels" => {
+                faults.extend(names::qualified_name(key).iter().map(|why| invalid(&path, field, why)));
+            }
+            "metadata.annotations" => {
+                let key = key.to_ascii_lowercase();
+                faults.extend(names::qualified_name(&key).iter().map(|why| invalid(&path, field, why)));
+            }
+            _ => faults.push(invalid(&path, field, "does not support subscript")),
+        }
+    } else if !LABELLED.contains(&field) {
+        let detail = format!("error converting fieldPath: field label not supported: {field}");
+        faults.push(invalid(&path, field, &detail));
+    } else if !allowed.contains(&field) {
+        faults.push(not_supported(&path, field, allowed));
+    }
+}
+
+/// Faults of a `resourceFieldRef`. Source: `validateContainerResourceFieldSelector`.
+pub(super) fn resource_ref(reference: &Value, path: &Path, faults: &mut Vec<Cause>) {
+    const RESOURCES: &[&str] = &[
+        "limits.cpu",
+        "limits.ephemeral-storage",
+        "limits.memory",
+        "requests.cpu",
+        "requests.ephemeral-storage",
+        "requests.memory",
+    ];
+    let resource = text(reference, &["resource"]);
+    let pages = ["limits.hugepages-", "requests.hugepages-"].iter().any(|p| resource.starts_with(p));
+    if resource.is_empty() {
+        faults.push(required(&path.child("resource"), ""));
+    } else if !pages && !RESOURCES.contains(&resource) {
+        faults.push(not_supported(&path.child("resource"), resource, RESOURCES));
     }
 }
 

@@ -380,34 +380,10 @@ fn env(container: &Value, path: &Path, faults: &mut Vec<Cause>) {
 }
 
 fn env_source(kind: &str, settings: &Value, path: &Path, faults: &mut Vec<Cause>) {
-    const FIELDS: &[&str] = &[
-        "metadata.name",
-        "metadata.namespace",
-        "metadata.uid",
-        "spec.nodeName",
-        "spec.serviceAccountName",
-        "status.hostIP",
-        "status.hostIPs",
-        "status.podIP",
-        "status.podIPs",
-    ];
     let at = path.child(kind);
     match kind {
-        "fieldRef" => {
-            let field = text(settings, &["fieldPath"]);
-            let subscript =
-                ["metadata.labels['", "metadata.annotations['"].iter().any(|p| field.starts_with(p));
-            if field.is_empty() {
-                faults.push(required(&at.child("fieldPath"), ""));
-            } else if !subscript && !FIELDS.contains(&field) {
-                faults.push(not_supported(&at.child("fieldPath"), field, FIELDS));
-            }
-        }
-        "resourceFieldRef" => {
-            if text(settings, &["resource"]).is_empty() {
-                faults.push(required(&at.child("resource"), ""));
-            }
-        }
+        "fieldRef" => surroundings::field_ref(settings, surroundings::ENV_FIELDS, &at, faults),
+        "resourceFieldRef" => surroundings::resource_ref(settings, &at, faults),
         "configMapKeyRef" | "secretKeyRef" => {
             if text(settings, &["name"]).is_empty() {
                 faults.push(required(&at.child("name"), ""));

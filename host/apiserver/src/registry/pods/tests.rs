@@ -73,6 +73,32 @@ fn faults_have_upstreams_paths_and_words() {
 }
 
 #[test]
+fn downward_references_have_upstreams_words() {
+    let env = |source: Value| {
+        json!({"containers": [{"name": "a", "image": "i",
+        "env": [{"name": "A", "valueFrom": source}]}]})
+    };
+    faults(env(json!({"fieldRef": {"fieldPath": "metadata.labels['app']"}})), &[]);
+    faults(
+        env(json!({"fieldRef": {"fieldPath": "spec.foo"}})),
+        &["spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.foo\": \
+           error converting fieldPath: field label not supported: spec.foo"],
+    );
+    faults(
+        env(json!({"fieldRef": {"fieldPath": "status.phase"}})),
+        &["spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"status.phase\": \
+           supported values: \"metadata.name\", \"metadata.namespace\", \"metadata.uid\", \"spec.nodeName\", \
+           \"spec.serviceAccountName\", \"status.hostIP\", \"status.hostIPs\", \"status.podIP\", \"status.podIPs\""],
+    );
+    faults(env(json!({"resourceFieldRef": {"resource": "limits.cpu"}})), &[]);
+    faults(
+        json!({"containers": [{"name": "a", "image": "i"}], "volumes": [{"name": "v", "configMap": {"name": "c",
+            "items": [{"key": "k", "path": "../x"}]}}]}),
+        &["spec.volumes[0].configMap.items[0].path: Invalid value: \"../x\": must not contain '..'"],
+    );
+}
+
+#[test]
 fn empty_strings_count_as_unset() {
     let pod = pod(json!({"dnsPolicy": "", "schedulerName": "", "restartPolicy": "",
         "containers": [{"name": "a", "image": "i:1", "imagePullPolicy": ""}]}));
