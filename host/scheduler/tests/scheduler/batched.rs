@@ -1,0 +1,154 @@
+//! The batched answers are those of the reference, whatever happened before.
+
+use crate::cluster::{node, pod};
+use crate::native::{Builtin, convert};
+use crate::reference::State;
+use orlop_scheduler::columns::ColumnSet;
+use orlop_scheduler::config::{DEFAULT_CONFIG, SchedulerConfig};
+use orlop_scheduler::framework::PluginFactory;
+use orlop_scheduler::pod::PodFacts;
+use orlop_scheduler::profile::{Enabled, Profile};
+use orlop_scheduler::table::{Footprint, MirrorState, NodeFacts, NodeTable, Slot};
+use orlop_sdk::scheduler::Mirror;
+use proptest::prelude::*;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// The default profile with native plugins.
+pub(crate) fn profile() -> Profile {
+    let config = SchedulerConfig::parse(DEFAULT_CONFIG, &Builtin.names()).unwrap();
+    let enabled = config.profiles[0].plugins.iter().map(|p| Enabled {
+        plugin: Builtin.open(&p.name, &p.args).unwrap(),
+        filter: p.filter,
+        score: p.score,
+        weight: p.weight,
+        required: true,
+    });
+    Profile::new("default-scheduler".to_owned(), enabled.collect())
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Node(u8, Value),
+    NoNode(u8),
+    /// Class, node.
+    Place(usize, u8),
+    Remove(usize),
+    /// Class.
+    Ask(usize),
+}
+
+fn steps() -> impl Strategy<Value = (Vec<Value>, Vec<Step>)> {
+    let step = prop_oneof![
+        3 => (0..9_u8, node()).prop_map(|(n, node)| Step::Node(n, node)),
+        1 => (0..9_u8).prop_map(Step::NoNode),
+        4 => (0..3_usize, 0..9_u8).prop_map(|(c, n)| Step::Place(c, n)),
+        2 => any::<usize>().prop_map(Step::Remove),
+        6 => (0..3_usize).prop_map(Step::Ask),
+    ];
+    (prop::collection::vec(pod(), 3), prop::collection::vec(step, 1..60))
+}
+
+struct World {
+    state: State,
+    table: NodeTable,
+    placed: BTreeMap<String, (Slot, Footprint)>,
+    names: u32,
+}
+
+impl World {
+    fn step(&mut self, step: &Step, pods: &[Value]) {
+        match step {
+            Step::Node(n, node) => {
+                let name = format!("n{n}");
+                self.table.set_node(&name, &NodeFacts::from_value(node));
+                self.state.nodes.insert(name, node.clone());
+            }
+            Step::NoNode(n) => {
+                self.table.remove_node(&format!("n{n}"));
+                self.state.nodes.remove(&format!("n{n}"));
+            }
+            Step::Place(class, n) => {
+                let footprint = PodFacts::from_value(pods[*class].clone()).footprint(&mut self.table);
+                let slot = self.table.add_pod(&format!("n{n}"), &footprint);
+                self.names += 1;
+                self.placed.insert(self.names.to_string(), (slot, footprint));
+                self.state.placed.insert(self.names.to_string(), (format!("n{n}"), pods[*class].clone()));
+            }
+            Step::Remove(at) => {
+                let Some(name) = self.placed.keys().nth(at % self.placed.len().max(1)).cloned() else {
+                    return;
+                };
+                let (slot, footprint) = self.placed.remove(&name).unwrap();
+                self.table.remove_pod(slot, &footprint);
+                self.state.placed.remove(&name);
+            }
+            Step::Ask(_) => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn agrees_with_the_reference((pods, steps) in steps()) {
+        let mut profile = profile();
+        let mut world =
+            World { state: State::default(), table: NodeTable::new(), placed: BTreeMap::new(), names: 0 };
+        let now = Instant::now();
+        for step in &steps {
+            world.step(step, &pods);
+            let Step::Ask(class) = step else { continue };
+            let pod = &pods[*class];
+            let def = profile.define(&PodFacts::from_value(pod.clone()).value);
+            let id = profile.open(&def);
+            profile.evaluate(id, &world.table, now).unwrap();
+            let verdict = world.state.judge(pod);
+            let class = profile.class(id).unwrap();
+            let mut totals = BTreeMap::new();
+            for slot in 0..world.table.slots() {
+                if class.feasible().get(slot as usize / 64).is_some_and(|w| w >> (slot % 64) & 1 == 1) {
+                    totals.insert(world.table.name(slot).unwrap().to_string(), class.total(slot));
+                }
+            }
+            prop_assert_eq!(&totals, &verdict.totals);
+            let best = verdict.totals.values().max();
+            for draw in 0..5_u64 {
+                let chosen = class.choose(draw.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                let chosen = chosen.map(|slot| world.table.name(slot).unwrap().to_string());
+                prop_assert_eq!(chosen.map(|name| totals[&name]), best.copied());
+            }
+            if totals.is_empty() {
+                let unfit = profile.explain(id, &world.table, now).unwrap();
+                let reasons: BTreeMap<String, u32> = unfit.reasons.iter().cloned().collect();
+                prop_assert_eq!(reasons, verdict.reasons);
+                prop_assert_eq!(unfit.unresolvable, verdict.unresolvable);
+            }
+        }
+    }
+
+    #[test]
+    fn mirrors_have_the_checksum_of_the_table((pods, steps) in steps(), mask in any::<u32>()) {
+        let columns = ColumnSet(mask & ColumnSet::ALL.0 & !ColumnSet::PRESENCE.0);
+        let mut world =
+            World { state: State::default(), table: NodeTable::new(), placed: BTreeMap::new(), names: 0 };
+        let (mut mirror, mut state) = (Mirror::default(), MirrorState::default());
+        for step in &steps {
+            world.step(step, &pods);
+            let Step::Ask(_) = step else { continue };
+            if let Some((delta, next)) = world.table.delta(columns, &state) {
+                mirror.apply(convert(&delta));
+                state = next;
+            }
+            prop_assert_eq!(mirror.checksum(), world.table.checksum(columns));
+            prop_assert_eq!(mirror.nodes(), world.table.nodes() as usize);
+            // A mirror that starts now has the same.
+            if let Some((full, _)) = world.table.delta(columns, &MirrorState::default()) {
+                let mut fresh = Mirror::default();
+                fresh.apply(convert(&full));
+                prop_assert_eq!(fresh.checksum(), mirror.checksum());
+            }
+        }
+    }
+}
