@@ -338,8 +338,17 @@ impl Server {
         if self.closing {
             return Err("the sandbox is being stopped".to_owned());
         }
-        if self.containers.iter().any(|c| c.id == id) {
-            return Err(format!("container {id} has been started before"));
+        // A host that died between asking and hearing asks again.
+        if let Some(known) = self.containers.iter_mut().find(|c| c.id == id) {
+            match &mut known.phase {
+                Phase::Starting { connection, .. } => *connection = from,
+                Phase::Running { pid } => {
+                    let reply = Reply::Started { pid: *pid, at: sys::now() };
+                    self.answer(from, &reply);
+                }
+                Phase::Exited => return Err(format!("container {id} has been started before")),
+            }
+            return Ok(());
         }
         let file = open_log(&log).map_err(|e| format!("open the log file {log}: {e}"))?;
         let dir = std::path::PathBuf::from(dir);

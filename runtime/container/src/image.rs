@@ -1,0 +1,8 @@
+//! OCI images: names, the store on disk, archives, layers, registries.
+
+pub mod archive;
+pub mod manifest;
+pub mod pull;
+pub mod reference;
+pub mod store;
+pub mod unpack;
