@@ -82,7 +82,7 @@ impl Core {
         let declared = stored_row(row).strategy.selectable_fields();
         let own = row.strategy.selectable_fields();
         let named = if own.len() == declared.len() { own } else { declared };
-        let fields = FieldFilter::parse(&query.field_selector, named, row.kind, &row.gvr.api_version())?;
+        let fields = FieldFilter::parse(&query.field_selector, named)?;
         let name = if target.name.is_empty() { fields.exact_name() } else { Some(target.name) };
         let namespace = match (row.namespaced, target.namespace) {
             (false, _) => None,

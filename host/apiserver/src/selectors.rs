@@ -25,17 +25,11 @@ impl FieldFilter {
     ///
     /// # Errors
     /// 400 with upstream's words for a bad grammar or an unknown field.
-    pub(crate) fn parse(
-        text: &str,
-        declared: &[SelectableField],
-        kind: &str,
-        version: &str,
-    ) -> Result<Self, Status> {
+    pub(crate) fn parse(text: &str, declared: &[SelectableField]) -> Result<Self, Status> {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        let selector = FieldSelector::parse(text)
-            .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
+        let selector = FieldSelector::parse(text).map_err(|e| Status::bad_request(e.to_string()))?;
         let mut requirements = Vec::new();
         for r in selector.requirements() {
             let field = match r.field.as_ref() {
@@ -44,9 +38,7 @@ impl FieldFilter {
                 other => match declared.iter().position(|f| f.name == other) {
                     Some(at) => Field::Declared(at),
                     None => {
-                        return Err(Status::bad_request(format!(
-                            "Unable to find \"{version}, {kind}\" that match label selector \"\", field selector \"{text}\": field label not supported: {other}"
-                        )));
+                        return Err(Status::bad_request(format!("field label not supported: {other}")));
                     }
                 },
             };
@@ -100,5 +92,5 @@ impl FieldFilter {
 /// # Errors
 /// 400 with upstream's words.
 pub(crate) fn labels(text: &str) -> Result<Selector, Status> {
-    Selector::parse(text).map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))
+    Selector::parse(text).map_err(|e| Status::bad_request(e.to_string()))
 }

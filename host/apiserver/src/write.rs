@@ -87,6 +87,8 @@ impl Core {
         let context = cx.context();
         schema::defaults(row, &mut object);
         row.strategy.default(&mut object);
+        // Nobody owns what the server fills in from here on: status, addresses, what admission adds.
+        managed::record(cx, row, &mut object, None, kind, query, "")?;
         row.strategy.prepare_for_create(&context, &mut object);
         if self.admits(target, Operation::Create) {
             let name = metadata::text(&object, "name").to_owned();
@@ -118,7 +120,6 @@ impl Core {
             cx.warn(warning);
         }
         let reservation = self.services.reserve(row, &mut object, None)?;
-        managed::record(cx, row, &mut object, None, kind, query, "")?;
         for attempt in 1.. {
             if query.dry_run {
                 return self.dry(row, &object, true);
@@ -263,10 +264,9 @@ impl Core {
                 ),
             ));
         }
-        let new = self.prepare_update(cx, target, part, query, new, &old, &old_object).await?;
+        let new = self.prepare_update(cx, target, part, query, Wish { object: new, kind }, &old, &old_object).await?;
         let mut new = new;
         let reservation = self.services.reserve(row, &mut new, Some(&old))?;
-        managed::record(cx, row, &mut new, Some(&old), kind, query, target.subresource_name())?;
         if query.dry_run {
             return self.dry(row, &new, false).map(Attempt::Done);
         }
@@ -304,17 +304,19 @@ impl Core {
         target: &Target<'_>,
         part: Part,
         query: &WriteQuery,
-        mut new: Value,
+        wish: Wish,
         old: &Value,
         old_object: &Arc<Object>,
     ) -> Result<Value, Status> {
         let row = target.row;
+        let Wish { object: mut new, kind } = wish;
         let context = cx.context();
         metadata::carry_over(&mut new, old)?;
         match part {
             Part::Main => {
                 schema::defaults(row, &mut new);
                 row.strategy.default(&mut new);
+                managed::record(cx, row, &mut new, Some(old), kind, query, "")?;
                 row.strategy.prepare_for_update(&context, &mut new, old);
             }
             Part::Status => {
@@ -322,8 +324,9 @@ impl Core {
                 row.strategy.default(&mut new);
                 row.strategy.prepare_for_status_update(&context, &mut new, old);
                 keep_ownership(&mut new, old)?;
+                managed::record(cx, row, &mut new, Some(old), kind, query, target.subresource_name())?;
             }
-            Part::Field => {}
+            Part::Field => managed::record(cx, row, &mut new, Some(old), kind, query, target.subresource_name())?,
         }
         if self.admits(target, Operation::Update) {
             let options = options("UpdateOptions", query);

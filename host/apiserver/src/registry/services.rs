@@ -91,6 +91,7 @@ impl Strategy for Services {
 
     fn prepare_for_update(&self, _cx: &Context<'_>, new: &mut Value, old: &Value) {
         super::copy_field(new, old, "status");
+        keep_what_was_allocated(new, old);
         forget_what_the_type_lost(new, old);
     }
 
@@ -186,6 +187,50 @@ impl Strategy for Services {
             age_cell(cx, service),
             format_label_selector(&json!({ "matchLabels": selector })).into(),
         ]
+    }
+}
+
+/// A writer that does not name the addresses and node ports keeps those that were allocated.
+/// Source: `patchAllocatedValues`.
+fn keep_what_was_allocated(new: &mut Value, old: &Value) {
+    let kind = text(new, &["spec", "type"]).to_owned();
+    let before = text(old, &["spec", "type"]);
+    let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    if kind != "ExternalName" && before != "ExternalName" {
+        for key in ["clusterIP", "clusterIPs"] {
+            let unset = spec.get(key).is_none_or(|v| v.is_null() || v == "" || *v == json!([]));
+            if unset && let Some(value) = at(old, &["spec", key]) {
+                spec.insert(key.to_owned(), value.clone());
+            }
+        }
+    }
+    let has_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    if !has_ports(&kind) || !has_ports(before) {
+        return;
+    }
+    let key = |port: &Map<String, Value>| (port.get("protocol").cloned(), port.get("port").cloned());
+    let node_port =
+        |port: &Map<String, Value>| port.get("nodePort").and_then(Value::as_i64).filter(|p| *p != 0);
+    let mut used: BTreeSet<i64> = objects(spec, "ports").filter_map(|p| node_port(p)).collect();
+    for port in objects(spec, "ports") {
+        if node_port(port).is_some() {
+            continue;
+        }
+        let mut candidates = items(old, &["spec", "ports"]).iter().filter_map(Value::as_object);
+        if let Some(number) = candidates.find(|o| key(o) == key(port)).and_then(node_port)
+            && used.insert(number)
+        {
+            port.insert("nodePort".into(), number.into());
+        }
+    }
+    let health = spec.get("healthCheckNodePort").and_then(Value::as_i64).unwrap_or(0);
+    let local = |policy: Option<&Value>| policy.and_then(Value::as_str) == Some("Local");
+    if health == 0
+        && local(spec.get("externalTrafficPolicy"))
+        && local(at(old, &["spec", "externalTrafficPolicy"]))
+        && let Some(port) = at(old, &["spec", "healthCheckNodePort"])
+    {
+        spec.insert("healthCheckNodePort".into(), port.clone());
     }
 }
 

@@ -102,3 +102,19 @@ fn rows_are_kubectls() {
     assert_eq!(row(json!({"type": "LoadBalancer", "ports": [{"port": 80}]}))[3], "<pending>");
     assert_eq!(row(json!({"clusterIP": "None"}))[2], "None");
 }
+
+#[test]
+fn a_writer_that_names_no_address_keeps_the_allocated_ones() {
+    let old = service(json!({"type": "NodePort", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"],
+        "ports": [{"port": 80, "nodePort": 30080}]}));
+    let mut new = service(json!({"type": "NodePort", "ports": [{"port": 80, "targetPort": 8080}]}));
+    with(|cx| Services.prepare_for_update(cx, &mut new, &old));
+    assert_eq!(new["spec"]["clusterIP"], "10.96.0.1");
+    assert_eq!(new["spec"]["clusterIPs"], json!(["10.96.0.1"]));
+    assert_eq!(new["spec"]["ports"][0]["nodePort"], 30080);
+    assert_eq!(with(|cx| Services.validate_update(cx, &new, &old)), Vec::new());
+    let mut plain = service(json!({"ports": [{"port": 80}]}));
+    with(|cx| Services.prepare_for_update(cx, &mut plain, &old));
+    assert_eq!(plain["spec"]["clusterIP"], "10.96.0.1");
+    assert_eq!(plain["spec"]["ports"][0].get("nodePort"), None);
+}
