@@ -307,6 +307,11 @@ pub trait SchedulerPlugin: Send {
     /// What it declared; never changes.
     fn descriptor(&self) -> &Descriptor;
 
+    /// Whether pods wait while its filter fails; else every node passes meanwhile.
+    fn required(&self) -> bool {
+        true
+    }
+
     /// Starts over with a fresh instance, with the same arguments.
     fn reset(&mut self) -> Result<(), PluginError>;
 

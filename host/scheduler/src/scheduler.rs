@@ -111,12 +111,22 @@ impl Scheduler {
     }
 
     /// To be called when the factory would give other plugins than before: puts them to work
-    /// between two scheduling cycles. What ran before goes on where this fails.
+    /// between two scheduling cycles. A configuration file that was refused for a plugin that was
+    /// not there gets another chance. What ran before goes on where this fails. Blocks while plugins
+    /// start.
     ///
     /// # Errors
     /// Where one of the plugins does not start.
     pub fn plugins_changed(&self) -> Result<(), SchedulerError> {
-        let config = self.config.lock().clone();
+        let file = self.options.config_file.as_deref();
+        let config = match read(file, self.options.plugins.as_ref()) {
+            Ok(config) => config,
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(error, "scheduler configuration refused, the previous one stays");
+                self.config.lock().clone()
+            }
+        };
         self.reload(config)
     }
 
@@ -269,7 +279,8 @@ fn build(config: &SchedulerConfig, plugins: &dyn PluginFactory) -> Result<Vec<Pr
                 profile: spec.scheduler_name.clone(),
                 source,
             })?;
-            Ok(Enabled { plugin, filter: p.filter, score: p.score, weight: p.weight, required: true })
+            let required = plugin.required();
+            Ok(Enabled { plugin, filter: p.filter, score: p.score, weight: p.weight, required })
         });
         let enabled = enabled.collect::<Result<Vec<_>, SchedulerError>>()?;
         Ok(Profile::new(spec.scheduler_name.clone(), enabled))

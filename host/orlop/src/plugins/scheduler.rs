@@ -1,0 +1,93 @@
+//! Gives the scheduler its plugins: whatever the set of active plugins holds, by name.
+
+pub(crate) mod wasm;
+
+use super::set::{ActivePlugin, FailurePolicy, PluginSets};
+use orlop_plugin::{Kind, PluginOptions, Runtime};
+use orlop_scheduler::Scheduler;
+use orlop_scheduler::framework::{PluginError, PluginFactory, SchedulerPlugin};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wasm::WasmPlugin;
+
+/// Opens scheduler plugins out of the active set.
+pub(crate) struct ActiveSchedulerPlugins {
+    runtime: Arc<Runtime>,
+    sets: PluginSets,
+}
+
+impl ActiveSchedulerPlugins {
+    pub(crate) const fn new(runtime: Arc<Runtime>, sets: PluginSets) -> Self {
+        Self { runtime, sets }
+    }
+}
+
+/// The configuration of the `Plugin` object, overlaid by the arguments of the profile.
+fn configuration(options: &PluginOptions, args: &Value) -> Vec<u8> {
+    let mut config: Map<String, Value> = serde_json::from_slice(&options.config).unwrap_or_default();
+    if let Value::Object(args) = args {
+        config.extend(args.clone());
+    }
+    Value::Object(config).to_string().into_bytes()
+}
+
+impl PluginFactory for ActiveSchedulerPlugins {
+    fn names(&self) -> Vec<String> {
+        let set = self.sets.borrow().clone();
+        set.of_kind(Kind::Scheduler).map(|p| p.name().to_owned()).collect()
+    }
+
+    fn open(&self, name: &str, args: &Value) -> Result<Box<dyn SchedulerPlugin>, PluginError> {
+        let set = self.sets.borrow().clone();
+        let active = set.of_kind(Kind::Scheduler).find(|p| p.name() == name).cloned();
+        let active = active.ok_or_else(|| PluginError::Refused { message: "it is not active".to_owned() })?;
+        let options =
+            PluginOptions { config: configuration(&active.options, args), ..active.options.clone() };
+        let plugin = self.runtime.link(&active.compiled, options).map_err(|e| wasm::convert_error(&e))?;
+        let required = active.failure_policy == FailurePolicy::Fail;
+        let health = active.health.clone();
+        let observe = move |outcome: Result<(), &orlop_plugin::PluginError>| match outcome {
+            Ok(()) => health.succeeded(),
+            Err(error) => _ = health.failed(Instant::now(), error),
+        };
+        Ok(Box::new(WasmPlugin::new(plugin, required, Box::new(observe))?))
+    }
+}
+
+/// What a scheduler was built from: it has to change when this does.
+fn stamp(sets: &PluginSets) -> Vec<(String, u64)> {
+    let key = |p: &Arc<ActivePlugin>| (p.name().to_owned(), p.revision);
+    sets.borrow().of_kind(Kind::Scheduler).map(key).collect()
+}
+
+/// Puts other plugins to work whenever the active set changes, until `cancel`. Where that fails the
+/// plugins that ran before go on, and a warning says why.
+pub(crate) async fn follow(mut sets: PluginSets, scheduler: Scheduler, cancel: CancellationToken) {
+    let mut seen = stamp(&sets);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            changed = sets.changed() => if changed.is_err() { return },
+        }
+        let now = stamp(&sets);
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        let scheduler = scheduler.clone();
+        let swapped = tokio::task::spawn_blocking(move || scheduler.plugins_changed());
+        match swapped.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = anyhow::Error::from(error);
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "scheduler plugins refused, the previous ones stay"
+                );
+            }
+            Err(error) => tracing::warn!(%error, "scheduler plugins could not be exchanged"),
+        }
+    }
+}
