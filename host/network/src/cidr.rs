@@ -24,6 +24,12 @@ impl Cidr {
         self.prefix
     }
 
+    /// The network's own address.
+    #[must_use]
+    pub fn base(self) -> Ipv4Addr {
+        Ipv4Addr::from(self.base)
+    }
+
     const fn size(self) -> u64 {
         1 << (32 - self.prefix)
     }

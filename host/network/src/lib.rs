@@ -35,6 +35,9 @@ pub struct Config {
     pub pod_cidr: Cidr,
     /// Networks that pods reach without masquerade, such as the podCIDRs of other nodes.
     pub direct: Vec<Cidr>,
+    /// Where Services have their cluster IPs. A host without a default route gets a route there, so
+    /// that packets for a Service come as far as its rules.
+    pub service_cidr: Option<Cidr>,
     /// MTU of the pods' interfaces, in bytes; 0 takes the one of the default route's interface.
     pub mtu: u32,
     /// Folder of the address leases. Nothing else may be in it.
@@ -45,7 +48,14 @@ impl Config {
     /// The bridge `orlop0`.
     #[must_use]
     pub fn new(pod_cidr: Cidr, state: impl Into<PathBuf>) -> Self {
-        Self { bridge: "orlop0".to_owned(), pod_cidr, direct: Vec::new(), mtu: 0, state: state.into() }
+        Self {
+            bridge: "orlop0".to_owned(),
+            pod_cidr,
+            direct: Vec::new(),
+            service_cidr: None,
+            mtu: 0,
+            state: state.into(),
+        }
     }
 }
 
@@ -290,6 +300,11 @@ impl Worker {
         sysctl::set("ipv4/ip_forward", "1", "pods reach nothing outside their node");
         sysctl::bridge_netfilter().await;
         let bridge = links::set_up_bridge(&handle, &config.bridge, config.pod_cidr, config.mtu).await?;
+        if let Some(services) = config.service_cidr
+            && !links::has_default_route(&handle).await?
+        {
+            links::add_route(&handle, services, &bridge).await?;
+        }
         // For host ports on 127.0.0.1.
         let name = format!("ipv4/conf/{}/route_localnet", config.bridge);
         sysctl::set(&name, "1", "host ports are not reachable through 127.0.0.1");

@@ -100,6 +100,29 @@ async fn index_of(handle: &Handle, name: &str) -> Result<u32, LinkError> {
     Ok(link.header.index)
 }
 
+/// Whether packets to anywhere have a way out.
+pub(crate) async fn has_default_route(handle: &Handle) -> Result<bool, LinkError> {
+    let mut routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+    while let Some(route) = routes.try_next().await.map_err(netlink("read the routes"))? {
+        if route.header.destination_prefix_length == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Routes a network to the bridge; goes with the bridge.
+pub(crate) async fn add_route(handle: &Handle, to: Cidr, bridge: &Bridge) -> Result<(), LinkError> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(to.base(), to.prefix())
+        .output_interface(bridge.index)
+        .build();
+    match handle.route().add(route).execute().await {
+        Err(e) if code(&e) != EEXIST => Err(netlink(format!("route {to} to the bridge"))(e)),
+        _ => Ok(()),
+    }
+}
+
 /// MTU of the interface of the default route, so that pods send what the way out can carry.
 async fn mtu_of_default_route(handle: &Handle) -> Option<u32> {
     let mut routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();

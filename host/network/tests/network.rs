@@ -164,7 +164,10 @@ fn a_host_that_was_killed_knows_its_pods_again() {
 fn attaching_is_quick() {
     let temp = tempfile::tempdir().unwrap();
     let host = Host::new();
-    let network = host.open(&config(temp.path(), "10.79.0.0/24"));
+    let service_cidr = Some("10.96.0.0/12".parse().unwrap());
+    let network = host.open(&Config { service_cidr, ..config(temp.path(), "10.79.0.0/24") });
+    // This host has no default route.
+    assert!(host.netns.ip("route").contains("10.96.0.0/12 dev orlop0"));
     let pods: Vec<Netns> = (0..20).map(|_| Netns::new()).collect();
     let started = Instant::now();
     for (n, pod) in pods.iter().enumerate() {
