@@ -221,6 +221,9 @@ pub struct Input {
     /// Handed over only where `memo.want` of the key's last plan, an array, has its name.
     #[serde(default)]
     pub on_demand: bool,
+    /// Handed over only with the key of this name; empty for all keys.
+    #[serde(default)]
+    pub for_key: String,
     /// With `fieldOf`: what the cache lacks is read from the API.
     #[serde(default)]
     pub live: bool,

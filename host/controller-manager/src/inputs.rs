@@ -104,6 +104,7 @@ pub(crate) async fn gather(
         let holds =
             |path: &str, is: &str| object.as_ref().is_some_and(|o| paths::text(o.bytes(), path) == is);
         let skipped = input.when_deleting && !object.as_ref().is_some_and(|o| o.is_being_deleted())
+            || (!input.for_key.is_empty() && *input.for_key != *key.name)
             || (input.on_demand && !wants(&asked.memo, &input.name))
             || input.only_if.as_ref().is_some_and(|only| !holds(&only.path, &only.is));
         let list = if skipped {
