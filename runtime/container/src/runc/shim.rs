@@ -160,7 +160,7 @@ impl Connection {
 pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always names the same open file, and is closed only after `AsyncFd` has
     // deregistered it; nobody takes it out or replaces it.
-    unsafe { AsyncFd::register(fd) }
+    unsafe { Ok(AsyncFd::register(fd)?) }
 }
 
 #[expect(unsafe_code, reason = "descriptors arrive as numbers")]
