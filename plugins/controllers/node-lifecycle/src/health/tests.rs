@@ -14,16 +14,16 @@ fn call(node: &Value, lease: Option<&str>, pods: Value, memo: &Value, seconds: i
 }
 
 fn node(ready: &str, taints: Value) -> Value {
+    let kinds = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"].iter();
+    let reported = kinds.filter(|kind| ready == "Unknown" || matches!(**kind, "Ready" | "MemoryPressure"));
+    let conditions: Vec<Value> = reported
+        .map(|kind| {
+            let status = if *kind == "Ready" || ready == "Unknown" { ready } else { "False" };
+            json!({"type": kind, "status": status, "lastHeartbeatTime": "1970-01-01T00:00:00Z"})
+        })
+        .collect();
     json!({"metadata": {"name": "n1", "uid": "u", "resourceVersion": "7", "creationTimestamp": "1970-01-01T00:00:00Z"},
-        "spec": {"taints": taints},
-        "status": {"conditions": ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]
-            .iter()
-            .filter(|kind| ready == "Unknown" || matches!(**kind, "Ready" | "MemoryPressure"))
-            .map(|kind| {
-                let status = if *kind == "Ready" || ready == "Unknown" { ready } else { "False" };
-                json!({"type": kind, "status": status, "lastHeartbeatTime": "1970-01-01T00:00:00Z"})
-            })
-            .collect::<Vec<_>>()}})
+        "spec": {"taints": taints}, "status": {"conditions": conditions}})
 }
 
 fn writes(plan: &Value) -> Vec<Value> {
