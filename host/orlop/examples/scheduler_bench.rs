@@ -5,21 +5,25 @@
 //! For each number of nodes it prints, in microseconds: a class that is asked about for the first
 //! time (all plugins, all nodes), and one more pod of a class that is open (bind, tell the mirrors
 //! the changed row, ask again, choose); then the same per plugin for the first kind.
-#![expect(clippy::expect_used, reason = "a bench that cannot go on stops")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
 #[path = "../../scheduler/tests/scheduler/native.rs"]
 mod native;
 #[path = "../src/plugins/scheduler/wasm.rs"]
 mod wasm;
 
+use orlop_apimachinery::Object;
 use orlop_plugin::{Compiled, PluginOptions, Runtime, RuntimeOptions};
 use orlop_scheduler::config::{DEFAULT_CONFIG, SchedulerConfig};
+use orlop_scheduler::engine::{Action, BindResult, Engine};
 use orlop_scheduler::framework::{PluginError, PluginFactory, SchedulerPlugin};
 use orlop_scheduler::pod::PodFacts;
 use orlop_scheduler::profile::{Enabled, Profile};
+use orlop_scheduler::queue::Backoff;
 use orlop_scheduler::table::{NodeFacts, NodeTable};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 struct Wasm {
@@ -75,16 +79,23 @@ fn table(nodes: u32) -> NodeTable {
     let mut table = NodeTable::new();
     for i in 0..nodes {
         let name = format!("fake-{i:05}");
-        let node = json!({
-            "metadata": {"name": name, "labels": {
-                "kubernetes.io/hostname": name, "kload": "1",
-                "topology.kubernetes.io/zone": format!("zone-{}", i % 10),
-            }},
-            "status": {"allocatable": {"cpu": "32", "memory": "256Gi", "pods": "110", "ephemeral-storage": "500Gi"}},
-        });
-        table.set_node(&name, &NodeFacts::from_value(&node));
+        table.set_node(&name, &NodeFacts::from_value(&node(i, &name)));
     }
     table
+}
+
+fn node(i: u32, name: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": {
+            "kubernetes.io/hostname": name, "kload": "1",
+            "topology.kubernetes.io/zone": format!("zone-{}", i % 10),
+        }},
+        "status": {"allocatable": {"cpu": "32", "memory": "256Gi", "pods": "110", "ephemeral-storage": "500Gi"}},
+    })
+}
+
+fn object(value: &Value) -> Arc<Object> {
+    Arc::new(Object::from_value(value).expect("an object"))
 }
 
 /// Pods as `kload` makes them; `variant` makes classes differ.
@@ -129,15 +140,81 @@ fn measure(factory: &dyn PluginFactory, nodes: u32, only: Option<&str>) -> (f64,
     (median(first.split_off(20)), median(more.split_off(100)))
 }
 
+/// Pods per second through the whole engine on one thread: parsing, queue, cycle, accounting, and
+/// taking in the API server's news of the binding.
+fn throughput(factory: &dyn PluginFactory, nodes: u32, pods: u32) -> f64 {
+    let mut engine = Engine::new(vec![profile(factory, None)], Backoff::default(), 7);
+    let now = Instant::now();
+    for i in 0..nodes {
+        let name = format!("fake-{i:05}");
+        engine.node(&name, Some(&object(&node(i, &name))), now);
+    }
+    let with_name = |i: u32, node: Option<&str>| {
+        let mut value = pod(0);
+        value["metadata"] =
+            json!({"namespace": "kload", "name": format!("kload-{i}"), "uid": format!("uid-{i}")});
+        if let Some(node) = node {
+            value["spec"]["nodeName"] = json!(node);
+        }
+        object(&value)
+    };
+    let news: Vec<Arc<Object>> = (0..pods).map(|i| with_name(i, None)).collect();
+    let mut bound = 0_u32;
+    let mut spent = Duration::ZERO;
+    for news in news.chunks(64) {
+        let began = Instant::now();
+        for object in news {
+            engine.pod("kload", object.name(), Some(object), now);
+        }
+        while engine.cycle(now) {}
+        let actions = engine.take_actions();
+        spent += began.elapsed();
+        for action in actions {
+            let Action::Bind { pod, node } = action else { continue };
+            let number = pod.name.trim_start_matches("kload-").parse().expect("a number");
+            let told = with_name(number, Some(&node));
+            let began = Instant::now();
+            engine.bound(&pod.uid, &node, BindResult::Bound, now);
+            engine.pod("kload", &pod.name, Some(&told), now);
+            spent += began.elapsed();
+            bound += 1;
+        }
+        engine.take_actions();
+    }
+    assert_eq!(bound, pods, "every pod is bound");
+    f64::from(bound) / spent.as_secs_f64()
+}
+
+/// Both kinds say the same of every node.
+fn agree(wasm: &dyn PluginFactory) {
+    let table = table(1_000);
+    let totals = |factory: &dyn PluginFactory| {
+        let mut profile = profile(factory, None);
+        let def = profile.define(&PodFacts::from_value(pod(0)).value);
+        let id = profile.open(&def);
+        profile.evaluate(id, &table, Instant::now()).expect("an answer");
+        let class = profile.class(id).expect("an open class");
+        (class.feasible().to_vec(), (0..1_000).map(|slot| class.total(slot)).collect::<Vec<_>>())
+    };
+    assert_eq!(totals(wasm), totals(&native::Builtin), "WebAssembly and native code agree");
+}
+
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = std::env::args().nth(1).map_or_else(|| root.join("target/orlop/plugins"), Into::into);
     let wasm = Wasm::load(&folder);
+    agree(&wasm);
     println!("{:>7} | {:>22} | {:>22}", "nodes", "new class, µs", "one more pod, µs");
     println!("{:>7} | {:>10} {:>11} | {:>10} {:>11}", "", "wasm", "native", "wasm", "native");
     for nodes in [100, 1_000, 5_000, 15_000] {
         let (w, n) = (measure(&wasm, nodes, None), measure(&native::Builtin, nodes, None));
         println!("{nodes:>7} | {:>10.1} {:>11.1} | {:>10.2} {:>11.2}", w.0, n.0, w.1, n.1);
+    }
+    println!("\nwhole engine, one thread, pods/s");
+    for nodes in [100, 1_000, 5_000] {
+        let pods = (nodes * 20).min(10_000);
+        let (w, n) = (throughput(&wasm, nodes, pods), throughput(&native::Builtin, nodes, pods));
+        println!("{nodes:>7} | {w:>10.0} wasm {n:>10.0} native");
     }
     println!("\nnew class over 5,000 nodes, by plugin, µs");
     for name in native::Builtin.names() {

@@ -13,6 +13,7 @@ use orlop_scheduler::profile::{Enabled, Profile};
 use orlop_scheduler::queue::Backoff;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -376,10 +377,8 @@ proptest! {
                 }
                 Step::Pod(n, pod) => {
                     let name = format!("p{n}");
-                    if !api.pods.contains_key(&name) {
-                        let pod = named(pod, &name);
-                        add_pod(&mut engine, &pod, now);
-                        api.pods.insert(name, pod);
+                    if let Entry::Vacant(entry) = api.pods.entry(name.clone()) {
+                        add_pod(&mut engine, entry.insert(named(pod, &name)), now);
                     }
                 }
                 Step::NoPod(n) => {

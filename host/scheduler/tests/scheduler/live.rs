@@ -115,7 +115,7 @@ async fn a_restart_under_load_places_every_pod_once() {
     api.intercept(move |call| {
         if call.verb == Verb::Create
             && call.subresource == "binding"
-            && count.fetch_add(1, Ordering::SeqCst) % 3 == 0
+            && count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3)
         {
             return Err(ApiError::Status(Status::failure(Reason::ServiceUnavailable, "try again")));
         }
