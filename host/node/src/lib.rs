@@ -22,6 +22,8 @@ mod qos;
 mod quantity;
 mod server;
 mod static_pods;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod volumes;
 

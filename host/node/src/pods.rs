@@ -75,6 +75,14 @@ impl Registry {
         self.handles.lock().values().cloned().collect()
     }
 
+    /// A pod with one running container, without a worker.
+    #[cfg(test)]
+    pub(crate) fn put_for_tests(&self, uid: &str, pod: Arc<Pod>, container: &str, id: &str) {
+        let handle = Handle::new(uid, false, pod);
+        handle.publish_for_tests(container, id);
+        self.handles.lock().insert(uid.into(), handle);
+    }
+
     /// A pod by name; of several with the same name the one that is not over.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Handle>> {
         let named: Vec<Arc<Handle>> = self

@@ -61,7 +61,7 @@ struct Inbox {
     containers: BTreeSet<Box<str>>,
     sandboxes: BTreeSet<Box<str>>,
     sources: bool,
-    failure: Option<(Box<str>, Box<str>)>,
+    failure: Option<(&'static str, Box<str>)>,
 }
 
 /// What the worker tells others.
@@ -136,13 +136,26 @@ impl Handle {
     }
 
     /// The node refuses or evicts the pod.
-    pub(crate) fn fail(&self, reason: &str, message: &str) {
-        self.post(|inbox| inbox.failure = Some((reason.into(), message.into())));
+    pub(crate) fn fail(&self, reason: &'static str, message: &str) {
+        self.post(|inbox| inbox.failure = Some((reason, message.into())));
     }
 
     /// What the worker last told.
     pub(crate) fn published(&self) -> Published {
         self.published.borrow().clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn publish_for_tests(&self, container: &str, id: &str) {
+        self.published.send_modify(|p| {
+            p.sandbox_id = Some("sandbox".into());
+            p.containers = vec![PublishedContainer {
+                name: container.to_owned(),
+                tty: false,
+                current: Some((id.into(), 0, true)),
+                previous: None,
+            }];
+        });
     }
 
     /// Follows what the worker tells.
@@ -260,10 +273,12 @@ impl Worker {
             let grace = self.deletion_grace.unwrap_or_else(|| self.model.grace());
             self.stop(StopKind::Gone, after(now, grace));
         }
-        if let Some(failure) = inbox.failure
+        if let Some((reason, message)) = inbox.failure
             && self.model.stop.is_none()
         {
-            self.model.failure = Some(failure);
+            let (pod, uid) = (&self.model.pod, &self.model.uid);
+            self.shared.event(pod, uid, None, Severity::Warning, reason, message.as_ref());
+            self.model.failure = Some((reason.into(), message));
             self.stop(StopKind::Failed, after(now, self.model.grace()));
         }
         for id in inbox.containers {

@@ -366,8 +366,7 @@ impl Worker {
                     _ => {}
                 }
             }
-            // The object is gone, or another has its name: the source will say so.
-            Err(e) if e.is_not_found() || e.is_conflict() => self.api = None,
+            // Where the object is gone, or another has its name, the source will say so.
             Err(e) => {
                 let error = chain(&e);
                 tracing::debug!(
