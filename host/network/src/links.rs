@@ -178,9 +178,7 @@ pub(crate) async fn set_up_bridge(
     handle.link().set(message).execute().await.map_err(netlink(format!("bring up the bridge {name}")))?;
     let address = IpAddr::V4(gateway);
     match handle.address().add(index, address, cidr.prefix()).execute().await {
-        Err(e) if code(&e) != EEXIST => {
-            return Err(netlink(format!("give {gateway} to the bridge {name}"))(e));
-        }
+        Err(e) if code(&e) != EEXIST => Err(netlink(format!("give {gateway} to the bridge {name}"))(e)),
         _ => Ok(Bridge { index, mtu }),
     }
 }

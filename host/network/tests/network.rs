@@ -1,5 +1,7 @@
 //! The pod network on the real kernel: bridge, addresses, masquerade, host ports.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "support/netns.rs"]
 mod netns;
 

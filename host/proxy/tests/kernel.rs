@@ -1,5 +1,7 @@
 //! Services on the real kernel: a host, pods and a machine outside, each in a network namespace.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "../../network/tests/support/netns.rs"]
 mod netns;
 

@@ -1,5 +1,7 @@
 //! The rules as text: golden files, and that every update leads to what a full write gives.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use orlop_apimachinery::Object;
 use orlop_proxy::model::{self, Family, Service, ServiceKey, Slice};
 use orlop_proxy::{Fragment, Ruleset, Settings, render};
@@ -153,7 +155,7 @@ fn affinity_and_protocols() {
     let nameless = json!({"clusterIP": "172.30.0.43", "ports": [{"port": 9}]});
     // A slice of another protocol or port name is not this port's.
     insta::assert_snapshot!(full(vec![
-        fragment("svc1", affine, &[udp.clone()]),
+        fragment("svc1", affine, std::slice::from_ref(&udp)),
         fragment("svc2", sctp, &[slice(9, "SCTP", &[("10.180.0.3", "")]), udp.clone()]),
         fragment("svc3", nameless, &[udp]),
     ]));

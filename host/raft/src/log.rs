@@ -121,7 +121,7 @@ pub(crate) fn open(folder: &Folder) -> Result<(LogStore, JoinHandle<()>), OpenEr
         .manual_journal_persist(true)
         .open()
         .map_err(failed)?;
-    let options = || KeyspaceCreateOptions::default().max_memtable_size(8 << 20).manual_journal_persist(true);
+    let options = || KeyspaceCreateOptions::default().max_memtable_size(4 << 20).manual_journal_persist(true);
     let log = db.keyspace("log", options).map_err(failed)?;
     let meta = db.keyspace("meta", options).map_err(failed)?;
     let mut bounds = Bounds::default();
@@ -204,6 +204,7 @@ impl Disk {
         batch.commit()
     }
 
+    #[expect(clippy::result_large_err, reason = "openraft's error type")]
     fn read(&self, from: u64, to: u64) -> Result<Vec<Entry<TypeConfig>>, StorageIOError> {
         let mut entries = Vec::new();
         for guard in self.log.range(from.to_be_bytes()..to.to_be_bytes()) {

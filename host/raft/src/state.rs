@@ -190,7 +190,7 @@ pub(crate) fn open(folder: &Folder, cache_bytes: u64, member: u64) -> Result<Ope
         .manual_journal_persist(true)
         .open()
         .map_err(failed)?;
-    let options = || KeyspaceCreateOptions::default().max_memtable_size(8 << 20).manual_journal_persist(true);
+    let options = || KeyspaceCreateOptions::default().max_memtable_size(4 << 20).manual_journal_persist(true);
     let open = |name| db.keyspace(name, options).map_err(failed);
     let keyspaces = Keyspaces {
         current: open(Table::Current.name())?,

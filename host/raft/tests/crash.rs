@@ -1,6 +1,8 @@
 //! `kill -9` at any instant loses no acknowledged write: a child process writes and reports each
 //! acknowledgement, is killed in the middle, and the store is opened again and checked.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use orlop_raft::{Options, RaftStore};
 use orlop_store::{Compare, Op, OpResult, Range, Store, Txn};

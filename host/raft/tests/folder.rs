@@ -1,5 +1,7 @@
 //! The data folder: whose it is, full disks, starting again.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use orlop_raft::{OpenError, Options, RaftStore};

@@ -1,5 +1,7 @@
 //! The suite over the replicated store.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "../../store/tests/suite/semantics.rs"]
 mod semantics;
 

@@ -1,5 +1,7 @@
 //! The suite over the store in memory.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "suite/semantics.rs"]
 mod semantics;
 
