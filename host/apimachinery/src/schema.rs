@@ -16,6 +16,7 @@ use std::collections::HashMap;
 pub mod decode;
 mod load;
 pub mod openapi;
+pub mod protobuf;
 
 pub use decode::{DecodeError, Decoded};
 pub use load::LoadError;
@@ -72,6 +73,9 @@ pub struct Field {
     pub name: Text,
     /// Listed under `required` in OpenAPI, and kept when empty.
     pub required: bool,
+    /// Protobuf number; where the field is one of an embedded struct, that struct's number and the
+    /// field's there. Zeros for none.
+    pub number: (u16, u16),
     /// What the field holds.
     pub node: Node,
 }

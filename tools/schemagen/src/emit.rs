@@ -1,5 +1,6 @@
 //! Writes structure and documentation files.
 
+use crate::protobuf::{Tags, key, plain};
 use crate::source::Type;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -40,7 +41,7 @@ struct Fact {
     default: String,
 }
 
-pub fn write(types: Vec<Type>, facts_text: &str, output: &Path) -> Result<String> {
+pub fn write(types: Vec<Type>, facts_text: &str, tags: &Tags, output: &Path) -> Result<String> {
     let mut facts = facts(facts_text)?;
     for (name, field, default) in DEFAULTS {
         facts.entry(((*name).to_owned(), (*field).to_owned())).or_default().default = (*default).to_owned();
@@ -70,7 +71,7 @@ pub fn write(types: Vec<Type>, facts_text: &str, output: &Path) -> Result<String
                 writeln!(docs, "package {package}")?;
             }
             count += 1;
-            fields += one(member, short, &package, &facts, &mut used, &mut schema, &mut docs)?;
+            fields += one(member, short, &package, &facts, tags, &mut used, &mut schema, &mut docs)?;
         }
         std::fs::write(output.join("schema").join(format!("{file}.txt")), schema)?;
         std::fs::write(output.join("docs").join(format!("{file}.txt")), docs)?;
@@ -85,11 +86,13 @@ pub fn write(types: Vec<Type>, facts_text: &str, output: &Path) -> Result<String
     Ok(format!("{count} types, {fields} fields"))
 }
 
+#[expect(clippy::too_many_arguments, reason = "the two files and what goes into them")]
 fn one(
     member: &Type,
     short: &str,
     package: &str,
     facts: &BTreeMap<(String, String), Fact>,
+    tags: &Tags,
     used: &mut BTreeSet<(String, String)>,
     schema: &mut String,
     docs: &mut String,
@@ -149,6 +152,12 @@ fn one(
             }
         }
         used.insert(key);
+        match number(tags, &member.name, name) {
+            Some((number, None)) => write!(schema, " pb={number}")?,
+            Some((outer, Some(inner))) => write!(schema, " pb={outer}/{inner}")?,
+            None if matches!(name.as_str(), "apiVersion" | "kind") => {}
+            None => eprintln!("no protobuf number: {} {name}", member.name),
+        }
         schema.push('\n');
         writeln!(docs, "{name}\t{}", text(property))?;
     }
@@ -161,6 +170,19 @@ fn one(
         writeln!(docs, "kind\t{}\nmetadata\tStandard list metadata.", own("kind"))?;
     }
     Ok(names.len())
+}
+
+/// The number of a field, or of the embedded struct that has it and there.
+fn number(tags: &Tags, owner: &str, field: &str) -> Option<(u32, Option<u32>)> {
+    let fields = tags.get(&key(owner))?;
+    let wanted = plain(field);
+    if let Some(tag) = fields.iter().find(|t| t.name == wanted) {
+        return Some((tag.number, None));
+    }
+    fields.iter().find_map(|outer| {
+        let inner = tags.get(outer.message.as_ref()?)?;
+        inner.iter().find(|t| t.name == wanted).map(|inner| (outer.number, Some(inner.number)))
+    })
 }
 
 fn expression(schema: &Value, package: &str) -> Result<String> {

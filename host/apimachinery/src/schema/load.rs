@@ -129,6 +129,13 @@ fn gvk_of(package: &'static str, kind: &'static str) -> Option<Gvk> {
     Some(Gvk::new(group, version, kind))
 }
 
+fn number(text: &str) -> Option<(u16, u16)> {
+    match text.split_once('/') {
+        Some((outer, inner)) => Some((outer.parse().ok()?, inner.parse().ok()?)),
+        None => Some((text.parse().ok()?, 0)),
+    }
+}
+
 impl Types {
     fn open(&self, package: &'static str, head: &'static str) -> Result<StructType, LoadError> {
         let mut words = head.split(' ');
@@ -157,7 +164,12 @@ impl Types {
         };
         let mut merge = Merge::default();
         let mut any = false;
+        let mut numbers = (0, 0);
         for attribute in words {
+            if let Some(value) = attribute.strip_prefix("pb=") {
+                numbers = number(value).ok_or_else(|| fail(line, "not a protobuf number"))?;
+                continue;
+            }
             any = true;
             let (attribute, value) =
                 attribute.split_once('=').ok_or_else(|| fail(line, "attribute without value"))?;
@@ -192,7 +204,7 @@ impl Types {
         }
         let node =
             Node { shape: self.shape(package, expression, line)?, merge: any.then(|| Box::new(merge)) };
-        Ok(Field { name: Cow::Borrowed(name), required, node })
+        Ok(Field { name: Cow::Borrowed(name), required, number: numbers, node })
     }
 
     fn shape(&self, package: &str, expression: &str, line: &str) -> Result<Shape, LoadError> {
