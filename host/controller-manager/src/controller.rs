@@ -22,6 +22,8 @@ use tokio_util::task::TaskTracker;
 
 /// Keys whose plans are being applied at the same time.
 const KEYS: usize = 64;
+/// Bytes of one request, unless a single key needs more.
+const REQUEST: usize = 4 << 20;
 /// Failures in a row after which the plugin is asked more slowly.
 const PATIENCE: u32 = 3;
 /// Longest pause between two calls of a plugin that fails.
@@ -108,30 +110,54 @@ impl Controller {
         let mut failures = 0;
         while let Some(keys) = self.queue.get_batch(self.declaration().batch).await {
             let (asked, items) = self.gather(keys).await;
-            if asked.is_empty() {
-                continue;
+            let mut rest = asked.into_iter().zip(items).peekable();
+            while rest.peek().is_some() {
+                let mut size = 0;
+                let fits = |(_, item): &(Asked, Item)| {
+                    let first = size == 0;
+                    size += item.json.len();
+                    first || size <= REQUEST
+                };
+                let (asked, items) = std::iter::from_fn({
+                    let (rest, mut fits) = (&mut rest, fits);
+                    move || rest.next_if(&mut fits)
+                })
+                .unzip();
+                self.batch(tasks, &thread, &permits, asked, items, &mut failures).await;
             }
-            match self.ask(&thread, &items).await {
-                Ok(plans) => {
-                    failures = 0;
-                    for ((asked, item), plan) in asked.into_iter().zip(items).zip(plans) {
-                        self.carry_out(tasks, &permits, asked, item, plan).await;
-                    }
+        }
+    }
+
+    /// One call of the plugin, and what follows from it.
+    async fn batch(
+        self: &Arc<Self>,
+        tasks: &TaskTracker,
+        thread: &PluginThread,
+        permits: &Arc<Semaphore>,
+        asked: Vec<Asked>,
+        items: Vec<Item>,
+        failures: &mut u32,
+    ) {
+        match self.ask(thread, &items).await {
+            Ok(plans) => {
+                *failures = 0;
+                for ((asked, item), plan) in asked.into_iter().zip(items).zip(plans) {
+                    self.carry_out(tasks, permits, asked, item, plan).await;
                 }
-                Err(failure) if items.len() == 1 => self.failed(&asked, &failure, &mut failures).await,
-                // One of them is poison: find out which, so that the others go on.
-                Err(_) => {
-                    for (asked, item) in asked.into_iter().zip(items) {
-                        let item = [item];
-                        match self.ask(&thread, &item).await {
-                            Ok(plans) => {
-                                failures = 0;
-                                if let Some((plan, item)) = plans.into_iter().zip(item).next() {
-                                    self.carry_out(tasks, &permits, asked, item, plan).await;
-                                }
+            }
+            Err(failure) if items.len() == 1 => self.failed(&asked, &failure, failures).await,
+            // One of them is poison: find out which, so that the others go on.
+            Err(_) => {
+                for (asked, item) in asked.into_iter().zip(items) {
+                    let item = [item];
+                    match self.ask(thread, &item).await {
+                        Ok(plans) => {
+                            *failures = 0;
+                            if let Some((plan, item)) = plans.into_iter().zip(item).next() {
+                                self.carry_out(tasks, permits, asked, item, plan).await;
                             }
-                            Err(failure) => self.failed(&[asked], &failure, &mut failures).await,
                         }
+                        Err(failure) => self.failed(&[asked], &failure, failures).await,
                     }
                 }
             }
