@@ -5,7 +5,7 @@ use crate::query::FieldValidation;
 use crate::schema;
 use bytes::Bytes;
 use orlop_apimachinery::gvk::split_api_version;
-use orlop_apimachinery::schema::DecodeError;
+use orlop_apimachinery::schema::{DecodeError, protobuf};
 use orlop_apimachinery::{Gvk, Reason, Status};
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,6 +15,8 @@ use serde_json::Value;
 pub(crate) enum Format {
     Json,
     Yaml,
+    /// Kubernetes' own protobuf, which typed Go clients send.
+    Protobuf,
 }
 
 /// The format that a `Content-Type` names; JSON where there is none.
@@ -27,6 +29,7 @@ pub(crate) fn format(content_type: Option<&str>) -> Result<Format, Status> {
     match media.as_str() {
         "" | "*/*" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
         other => Err(unsupported(other, &["application/json", "application/yaml"])),
     }
 }
@@ -49,6 +52,16 @@ pub(crate) fn unsupported(got: &str, accepted: &[&str]) -> Status {
             accepted.join(", ")
         ),
     )
+}
+
+/// `DeleteOptions` in protobuf as JSON.
+///
+/// # Errors
+/// 400
+pub(crate) fn delete_options(body: &[u8]) -> Result<Value, Status> {
+    let bad = |e: protobuf::ProtobufError| Status::bad_request(e.to_string());
+    let envelope = protobuf::envelope(body).map_err(bad)?;
+    schema::delete_options(envelope.raw).map_err(bad)
 }
 
 /// A YAML body as JSON.
@@ -88,6 +101,12 @@ pub(crate) fn object(
             let json = serde_json::to_vec(&value).map_err(|e| Status::bad_request(e.to_string()))?;
             check_kind(gvk, &json)?;
             schema::decode(gvk, &json)
+        }
+        Format::Protobuf => {
+            let envelope = protobuf::envelope(body).map_err(|e| Status::bad_request(e.to_string()))?;
+            let Gvk { kind, .. } = &envelope.gvk;
+            match_kind(gvk, &envelope.gvk.api_version(), kind)?;
+            schema::decode_protobuf(gvk, envelope.raw)
         }
     };
     let decoded = decoded.map_err(|e| undecodable(gvk, &e, body))?;
@@ -137,14 +156,25 @@ fn check_kind(gvk: &Gvk, json: &[u8]) -> Result<(), Status> {
     let head: TypeMeta<'_> = match serde_json::from_slice(json) {
         Ok(head) => head,
         Err(e) if e.is_data() => {
-            return Err(unrecognized(gvk, &format!("couldn't get version/kind; json parse error: {e}"), json));
+            return Err(unrecognized(
+                gvk,
+                &format!("couldn't get version/kind; json parse error: {e}"),
+                json,
+            ));
         }
         Err(e) => {
-            return Err(unrecognized(gvk, &format!("couldn't get version/kind; json parse error: {e}"), json));
+            return Err(unrecognized(
+                gvk,
+                &format!("couldn't get version/kind; json parse error: {e}"),
+                json,
+            ));
         }
     };
-    let kind = head.kind.unwrap_or_default();
-    let api_version = head.api_version.unwrap_or_default();
+    match_kind(gvk, &head.api_version.unwrap_or_default(), &head.kind.unwrap_or_default())
+}
+
+/// The kind that a body names must be the one that the URL names; it may name none.
+fn match_kind(gvk: &Gvk, api_version: &str, kind: &str) -> Result<(), Status> {
     if !api_version.is_empty() && api_version != gvk.api_version() {
         return Err(Status::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({})",
@@ -153,7 +183,7 @@ fn check_kind(gvk: &Gvk, json: &[u8]) -> Result<(), Status> {
     }
     if !kind.is_empty() && kind != gvk.kind {
         let (_, version) =
-            split_api_version(if api_version.is_empty() { &gvk.version } else { &api_version });
+            split_api_version(if api_version.is_empty() { &gvk.version } else { api_version });
         return Err(Status::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {}: the kind in the data does not match the resource",
             gvk.kind

@@ -77,7 +77,8 @@ async fn dispatch(
         return node_proxy::stream(core, cx, request, &target, stream, &path.rest).await;
     }
     let allowed = subresource.map_or(row.verbs, |s| s.verbs);
-    if !allowed.contains(&verb) {
+    let single = matches!(verb, "get" | "update" | "patch" | "delete");
+    if !allowed.contains(&verb) || (single && path.name.is_empty()) {
         return Err(status::method_not_allowed());
     }
     let accepted = negotiate::accept(request.header(header::ACCEPT), verb == "watch")?;
@@ -307,6 +308,7 @@ impl Call<'_> {
                 Status::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
             })?,
             decode::Format::Yaml => decode::yaml_to_json(&bytes)?,
+            decode::Format::Protobuf => decode::delete_options(&bytes)?,
         };
         DeleteRequest::parse(Some(&value), &request.query)
     }

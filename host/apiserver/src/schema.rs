@@ -1,6 +1,7 @@
 //! The schemas of the served types, from the data files, and what the pipeline asks of them.
 
 use crate::registry::Resource;
+use orlop_apimachinery::schema::protobuf::ProtobufError;
 use orlop_apimachinery::schema::{DecodeError, Decoded, SchemaSet, TypeId};
 use orlop_apimachinery::{Gvk, Status};
 use serde_json::Value;
@@ -54,6 +55,23 @@ pub(crate) fn decode(gvk: &Gvk, json: &[u8]) -> Result<Decoded, DecodeError> {
     match of_kind(gvk) {
         Some(id) => SET.decode(id, json),
         None => orlop_apimachinery::schema::decode::parse_json(json),
+    }
+}
+
+/// Reads the protobuf message of a kind, without its envelope.
+pub(crate) fn decode_protobuf(gvk: &Gvk, raw: &[u8]) -> Result<Decoded, DecodeError> {
+    let broken = |message: String| DecodeError::Type { message };
+    let id = of_kind(gvk).ok_or_else(|| broken(format!("{gvk} has no protobuf form")))?;
+    let mut value = SET.decode_protobuf(id, raw).map_err(|e| broken(e.to_string()))?;
+    let faults = SET.normalize(id, &mut value)?;
+    Ok(Decoded { value, faults })
+}
+
+/// Reads the protobuf message of `DeleteOptions`.
+pub(crate) fn delete_options(raw: &[u8]) -> Result<Value, ProtobufError> {
+    match SET.by_name("apimachinery.pkg.apis.meta.v1.DeleteOptions") {
+        Some(id) => SET.decode_protobuf(id, raw),
+        None => Ok(Value::Null),
     }
 }
 
