@@ -25,6 +25,40 @@ fn key(n: u64) -> Bytes {
     Bytes::from(format!("/registry/bench/{:08}", n % KEYS))
 }
 
+/// Counts by eighths of powers of two of microseconds: small, so that the memory is the store's.
+struct Latencies {
+    counts: [u64; 256],
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self { counts: [0; 256] }
+    }
+}
+
+impl Latencies {
+    fn add(&mut self, latency: Duration) {
+        let bucket = ((latency.as_micros() as f64).max(1.0).log2() * 8.0) as usize;
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += 1;
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    fn quantile(&self, q: f64) -> Duration {
+        let mut left = (self.total() as f64 * q) as u64;
+        let bucket = self.counts.iter().position(|n| {
+            let found = *n > left;
+            left = left.saturating_sub(*n);
+            found
+        });
+        Duration::from_micros(2f64.powf(bucket.unwrap_or(0) as f64 / 8.0) as u64)
+    }
+}
+
 /// Runs `work` in `clients` loops for `seconds`; prints the rate and latencies.
 async fn measure<F, Fut>(
     name: &str,
@@ -42,29 +76,28 @@ where
     for _ in 0..clients {
         let (next, stop, work) = (next.clone(), stop.clone(), work.clone());
         tasks.spawn(async move {
-            let mut latencies = Vec::new();
+            let mut latencies = Latencies::default();
             while !stop.load(Ordering::Relaxed) {
                 let at = Instant::now();
                 work(next.fetch_add(1, Ordering::Relaxed)).await?;
-                latencies.push(at.elapsed());
+                latencies.add(at.elapsed());
             }
             Ok::<_, orlop_store::StoreError>(latencies)
         });
     }
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     stop.store(true, Ordering::Relaxed);
-    let mut latencies = Vec::new();
+    let mut latencies = Latencies::default();
     while let Some(done) = tasks.join_next().await {
-        latencies.extend(done??);
+        let done = done??;
+        latencies.counts.iter_mut().zip(done.counts).for_each(|(all, one)| *all += one);
     }
     let took = started.elapsed().as_secs_f64();
-    latencies.sort_unstable();
-    let at = |q: f64| latencies.get((latencies.len() as f64 * q) as usize).copied().unwrap_or_default();
     println!(
         "{name:<28} {:>9.0}/s  p50 {:>9.2?}  p99 {:>9.2?}  resident {} MiB",
-        latencies.len() as f64 / took,
-        at(0.5),
-        at(0.99),
+        latencies.total() as f64 / took,
+        latencies.quantile(0.5),
+        latencies.quantile(0.99),
         resident_mib()
     );
     Ok(())

@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> Opened {
-        state::open(&Folder::claim(path).unwrap(), 1 << 20, 1).unwrap()
+        state::open(&Folder::claim(path).unwrap(), &crate::Options::default()).unwrap()
     }
 
     fn close(opened: Opened) {

@@ -8,13 +8,14 @@
 use crate::folder::{Folder, OpenError, engine};
 use crate::record::Progress;
 use crate::snapshot::{SnapshotData, install};
+use crate::store::Options;
 use crate::types::{Response, StorageError, StorageIOError, StoredMembership, TypeConfig};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{AnyError, BasicNode, Entry, EntryPayload, OptionalSend};
 use orlop_store::{
-    Counters, Hub, Request, Table, TableError, Tables, Visit, Write, apply, decode_batch, garbage,
+    Counters, Hub, Request, StoreError, Table, TableError, Tables, Visit, Write, apply, decode_batch, garbage,
 };
 use parking_lot::RwLock;
 use std::ops::Bound;
@@ -99,6 +100,11 @@ pub(crate) struct Published {
     view: RwLock<Option<Arc<View>>>,
     pub(crate) hub: Arc<Hub>,
     poison: RwLock<Option<String>>,
+    /// Whether the engine itself ran into a full disk. It takes no more writes before it is opened
+    /// again; reads go on.
+    pub(crate) full: AtomicBool,
+    folder: PathBuf,
+    reserve: u64,
     /// Whether this member is the only voter, so that what is applied here is all there is.
     pub(crate) alone: AtomicBool,
 }
@@ -110,6 +116,47 @@ impl Published {
 
     pub(crate) fn poison(&self) -> Option<String> {
         self.poison.read().clone()
+    }
+
+    /// Space that the file system has left for us, in bytes; `None` where it does not say.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        let stat = nix::sys::statvfs::statvfs(&self.folder).ok()?;
+        Some(stat.blocks_available() * stat.fragment_size())
+    }
+
+    /// Whether there is so little space that it must be the reason for a failed write.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.free_bytes().is_some_and(|free| free < self.reserve.max(1 << 20))
+    }
+
+    /// Records that a write failed: because of a full disk, or for good.
+    pub(crate) fn write_failed(&self, message: &str) {
+        if self.poison.read().is_none() && (self.full.load(Ordering::Acquire) || self.is_tight()) {
+            if !self.full.swap(true, Ordering::AcqRel) {
+                tracing::error!(
+                    error = message,
+                    "the disk is full, the store takes no more writes until it is restarted"
+                );
+            }
+        } else {
+            self.set_poison(message);
+        }
+    }
+
+    /// What a write is answered that cannot be made.
+    pub(crate) fn refusal(&self) -> StoreError {
+        if let Some(message) = self.poison() {
+            return StoreError::Poisoned { message };
+        }
+        if !self.full.load(Ordering::Acquire) {
+            return StoreError::Unavailable;
+        }
+        if self.is_tight() {
+            return StoreError::NoSpace;
+        }
+        let message = "the disk was full in the middle of a write; there is space again, restart the program"
+            .to_owned();
+        StoreError::Poisoned { message }
     }
 
     /// Records that the store has stopped, and ends all watches.
@@ -176,7 +223,8 @@ pub(crate) struct Opened {
 }
 
 /// Opens the state and starts its thread.
-pub(crate) fn open(folder: &Folder, cache_bytes: u64, member: u64) -> Result<Opened, OpenError> {
+pub(crate) fn open(folder: &Folder, options: &Options) -> Result<Opened, OpenError> {
+    let member = options.member;
     let path = folder.path.join("state");
     let failed = |e| engine(&folder.path, e);
     let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Corrupt {
@@ -184,14 +232,14 @@ pub(crate) fn open(folder: &Folder, cache_bytes: u64, member: u64) -> Result<Ope
         source,
     };
     let db = Database::builder(&path)
-        .cache_size(cache_bytes)
+        .cache_size(options.cache_bytes)
         .worker_threads(2)
         .max_journaling_size(64 << 20)
         .manual_journal_persist(true)
         .open()
         .map_err(failed)?;
-    let options = || KeyspaceCreateOptions::default().max_memtable_size(4 << 20).manual_journal_persist(true);
-    let open = |name| db.keyspace(name, options).map_err(failed);
+    let tables = || KeyspaceCreateOptions::default().max_memtable_size(4 << 20).manual_journal_persist(true);
+    let open = |name| db.keyspace(name, tables).map_err(failed);
     let keyspaces = Keyspaces {
         current: open(Table::Current.name())?,
         old: open(Table::Old.name())?,
@@ -215,6 +263,9 @@ pub(crate) fn open(folder: &Folder, cache_bytes: u64, member: u64) -> Result<Ope
         view: RwLock::new(Some(Arc::new(View { counters, ..view }))),
         hub: Arc::new(Hub::new(counters.revision)),
         poison: RwLock::new(None),
+        full: AtomicBool::new(false),
+        folder: folder.path.clone(),
+        reserve: options.min_free_bytes,
         alone: AtomicBool::new(is_alone(&progress.membership, member)),
     });
     let (jobs, work) = mpsc::unbounded_channel();
@@ -250,7 +301,7 @@ impl Disk {
                     Ok(job) => job,
                     Err(mpsc::error::TryRecvError::Empty) => {
                         if let Err(error) = self.collect() {
-                            self.published.set_poison(&chain(&error));
+                            self.published.write_failed(&chain(&error));
                             self.collected = u64::MAX;
                         }
                         continue;
@@ -266,7 +317,7 @@ impl Disk {
             match job {
                 Job::Apply { entries, reply } => {
                     let _ = reply.send(self.apply(entries).map_err(|e| {
-                        self.published.set_poison(&chain(&e));
+                        self.published.write_failed(&chain(&e));
                         StorageIOError::write_state_machine(&e)
                     }));
                 }

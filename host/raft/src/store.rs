@@ -14,7 +14,7 @@ use orlop_store::{
     TxnResult, WatchReceiver, check_revision, encode_batch, history, range, size_hint, start_watch, validate,
 };
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -100,15 +100,15 @@ impl RaftStore {
     ) -> Result<Arc<Self>, OpenError> {
         let path = folder.to_owned();
         let failed = |message: String| OpenError::Raft { path: path.clone(), message };
-        let (member, cache) = (options.member, options.cache_bytes);
+        let member = options.member;
         let opening = {
-            let path = path.clone();
+            let (path, options) = (path.clone(), options.clone());
             tracker.spawn_blocking(move || {
                 let folder = Folder::claim(&path)?;
                 // The two replay their journals side by side.
                 let (log, state) = std::thread::scope(|scope| {
                     let log = scope.spawn(|| log::open(&folder));
-                    let state = state::open(&folder, cache, member);
+                    let state = state::open(&folder, &options);
                     (log.join(), state)
                 });
                 let log = log.map_err(|_| OpenError::Corrupt {
@@ -163,12 +163,8 @@ impl RaftStore {
         // An entry of this term commits, and so applies, all entries of earlier ones.
         raft.client_write(Command(encode_batch(&[]).into())).await.map_err(|e| failed(chain(&e)))?;
         let (proposals, queue) = mpsc::channel(QUEUE);
-        let proposer = Proposer {
-            raft: raft.clone(),
-            published: published.clone(),
-            path,
-            reserve: options.min_free_bytes,
-        };
+        let proposer =
+            Proposer { raft: raft.clone(), published: published.clone(), reserve: options.min_free_bytes };
         tracker.spawn(proposer.run(queue, cancel.clone()));
         tracker.spawn(published.hub.clone().run(cancel.clone()));
         Ok(Arc::new(Self { core, raft, proposals, tracker, cancel }))
@@ -181,10 +177,7 @@ impl RaftStore {
     }
 
     fn stopped(&self) -> StoreError {
-        match self.core.published.poison() {
-            Some(message) => StoreError::Poisoned { message },
-            None => StoreError::Unavailable,
-        }
+        self.core.published.refusal()
     }
 
     /// Waits until what is applied here holds everything that was acknowledged before the call.
@@ -279,7 +272,6 @@ impl ReadHistory for Core {
 struct Proposer {
     raft: Raft<TypeConfig>,
     published: Arc<Published>,
-    path: PathBuf,
     reserve: u64,
 }
 
@@ -330,13 +322,10 @@ impl Proposer {
                     ) => None,
                 };
                 if let Some(message) = &fatal {
-                    self.published.set_poison(message);
+                    self.published.write_failed(message);
                 }
                 for reply in replies {
-                    let _ = reply.send(Err(match self.published.poison() {
-                        Some(message) => StoreError::Poisoned { message },
-                        None => StoreError::Unavailable,
-                    }));
+                    let _ = reply.send(Err(self.published.refusal()));
                 }
             }
         }
@@ -344,7 +333,7 @@ impl Proposer {
 
     /// Answers `NoSpace` before the engine runs into a full disk, from which it cannot return.
     fn refuse_where_full(&self, waiting: &mut Vec<Proposal>) {
-        let Some(free) = free_bytes(&self.path) else { return };
+        let Some(free) = self.published.free_bytes() else { return };
         if free >= self.reserve {
             return;
         }
@@ -362,12 +351,6 @@ impl Proposer {
             }
         }
     }
-}
-
-/// Space that the file system of `path` has left for us, in bytes; `None` where it does not say.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let stat = nix::sys::statvfs::statvfs(path).ok()?;
-    Some(stat.blocks_available() * stat.fragment_size())
 }
 
 #[async_trait]

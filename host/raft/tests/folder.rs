@@ -198,6 +198,42 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     running.close().await;
 }
 
+/// Without a reserve the engine itself hits the end of the disk, in the middle of whatever it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_ran_out_of_space_reads_on_and_loses_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let disk = Tmpfs::new(&temp.path().join("disk"), "64m");
+    let filler = disk.0.join("filler");
+    std::fs::write(&filler, vec![0; 40 << 20]).unwrap();
+    let folder = disk.0.join("data");
+    let options = Options { min_free_bytes: 0, ..Options::default() };
+    let running = try_open(&folder, options.clone()).await.unwrap();
+    let value = Bytes::from((0..256 << 10).map(|n| ((n * 7919) >> 3) as u8).collect::<Vec<_>>());
+    let mut written = 0u64;
+    let error = loop {
+        match running.store.txn(put(&format!("big{written}"), value.clone())).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 1000, "the disk is never full");
+    };
+    assert!(matches!(error, StoreError::NoSpace), "{error}");
+    assert!(written > 4, "only {written} writes went through");
+    assert!(matches!(running.store.txn(put("small", Bytes::new())).await, Err(StoreError::NoSpace)));
+    let all = || Range { start: "".into(), end: "\0".into(), ..Range::default() };
+    assert_eq!(running.store.range(all()).await.unwrap().count, written);
+    std::fs::remove_file(&filler).unwrap();
+    let error = running.store.txn(put("small", Bytes::new())).await.unwrap_err();
+    assert!(error.to_string().contains("restart the program"), "{error}");
+    running.close().await;
+    let running = try_open(&folder, options).await.unwrap();
+    let after = running.store.range(all()).await.unwrap();
+    assert!(after.count == written || after.count == written + 1, "{} of {written}", after.count);
+    assert!(after.kvs.iter().all(|kv| kv.value == value));
+    running.store.txn(put("small", Bytes::new())).await.unwrap();
+    running.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_keys_open_soon() {
     let temp = tempfile::tempdir().unwrap();
