@@ -2,6 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod broken;
+mod cleaning;
 mod faults;
 mod harness;
+mod namespaces;
+mod nodes;
+mod services;
 mod workloads;
