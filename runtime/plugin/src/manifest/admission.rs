@@ -69,6 +69,9 @@ pub struct ContextObject {
     /// Absent: all objects of the request's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_name: Option<String>,
+    /// Whether the object lies in no namespace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cluster_scoped: bool,
     /// Asks the store rather than the cache where the cache has no such object.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub live: bool,
@@ -170,6 +173,7 @@ mod tests {
             api_version: "v1".into(),
             resource: "serviceaccounts".into(),
             object_name: Some(template.into()),
+            cluster_scoped: false,
             live: false,
             wait_for: Vec::new(),
         }
