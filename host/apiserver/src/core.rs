@@ -223,6 +223,7 @@ impl Core {
     }
 
     /// A request for the plugins.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the review, all different")]
     pub(crate) fn admission_request(
         &self,
         cx: &RequestCx,

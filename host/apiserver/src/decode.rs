@@ -182,8 +182,7 @@ fn match_kind(gvk: &Gvk, api_version: &str, kind: &str) -> Result<(), Status> {
         )));
     }
     if !kind.is_empty() && kind != gvk.kind {
-        let (_, version) =
-            split_api_version(if api_version.is_empty() { &gvk.version } else { api_version });
+        let (_, version) = split_api_version(if api_version.is_empty() { &gvk.version } else { api_version });
         return Err(Status::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {}: the kind in the data does not match the resource",
             gvk.kind

@@ -48,7 +48,7 @@ pub(crate) async fn answer(
         ["openapi", "v2"] => return rendered(&request, &openapi::v2()?),
         ["metrics"] => return Ok(metrics(core)),
         ["healthz" | "livez" | "readyz", check @ ..] => {
-            return health(core, &request, &parts[0], check).await;
+            return health(core, &request, parts.first().copied().unwrap_or_default(), check).await;
         }
         _ => None,
     };

@@ -55,3 +55,6 @@ pub use config::Config;
 pub use loopback::LoopbackClient;
 pub use server::{ApiServer, Parts, StartError};
 pub use user::UserInfo;
+
+#[cfg(test)]
+mod tests;

@@ -58,9 +58,9 @@ pub(crate) fn settle_namespace(row: &Resource, object: &mut Value, namespace: &s
     if given.is_empty() {
         meta.insert("namespace".to_owned(), namespace.into());
     } else if given != namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )));
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     Ok(())
 }

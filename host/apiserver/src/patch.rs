@@ -3,6 +3,7 @@
 use crate::core::{Core, RequestCx, Target};
 use crate::decode::{self, Format};
 use crate::managed::{self, WriteKind};
+use crate::metadata;
 use crate::query::{FieldValidation, WriteQuery};
 use crate::schema;
 use crate::write::{Wish, Written, part_of};
@@ -56,7 +57,8 @@ impl Core {
         let patch = parse(body)?;
         let transform = |old: Option<&Value>| {
             let old = old.ok_or_else(|| target.not_found())?;
-            let object = patched(cx, target, kind, &patch, old, query.field_validation)?;
+            let mut object = patched(cx, target, kind, &patch, old, query.field_validation)?;
+            forget_revision(&mut object, old);
             Ok(Wish { object, kind: WriteKind::Update })
         };
         self.update(cx, target, part, false, query, &transform).await
@@ -174,7 +176,7 @@ fn applied(
     let api_version = row.gvr.api_version();
     let writer =
         Writer { manager: managed::manager(cx, query), subresource, api_version: &api_version, now: &now };
-    let object = apply::apply(
+    let mut object = apply::apply(
         schema::set(),
         id,
         old,
@@ -184,5 +186,18 @@ fn applied(
         managed::reset(row, subresource),
     )
     .map_err(|e| e.to_status(&row.gvr, target.name))?;
+    if let Some(old) = old {
+        forget_revision(&mut object, old);
+    }
     Ok(Wish { object, kind: WriteKind::Applied })
+}
+
+/// A patch that leaves the revision alone does not insist on it; one that names another is then
+/// refused by comparison with the state that it meets.
+fn forget_revision(new: &mut Value, old: &Value) {
+    if metadata::text(new, "resourceVersion") == metadata::text(old, "resourceVersion")
+        && let Ok(meta) = metadata::of(new)
+    {
+        meta.remove("resourceVersion");
+    }
 }

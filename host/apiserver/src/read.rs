@@ -79,10 +79,7 @@ impl Core {
     pub(crate) fn filter(&self, target: &Target<'_>, query: &ListQuery) -> Result<Filter, Status> {
         let row = target.row;
         let labels = selectors::labels(&query.label_selector)?;
-        let declared = stored_row(row).strategy.selectable_fields();
-        let own = row.strategy.selectable_fields();
-        let named = if own.len() == declared.len() { own } else { declared };
-        let fields = FieldFilter::parse(&query.field_selector, named)?;
+        let fields = FieldFilter::parse(&query.field_selector, row, stored_row(row))?;
         let name = if target.name.is_empty() { fields.exact_name() } else { Some(target.name) };
         let namespace = match (row.namespaced, target.namespace) {
             (false, _) => None,

@@ -218,6 +218,12 @@ pub trait Strategy: Send + Sync + 'static {
         &[]
     }
 
+    /// The name that a selectable field has in the stored form, where it differs. See
+    /// [`Resource::storage`].
+    fn stored_field<'n>(&self, name: &'n str) -> std::borrow::Cow<'n, str> {
+        name.into()
+    }
+
     /// Heads of the Table.
     fn columns(&self) -> &'static [Column] {
         &[NAME_COLUMN, AGE_COLUMN]
@@ -257,6 +263,7 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// For types served in a version or group other than the stored one: turns a stored object
     /// into this row's form. See [`Resource::storage`].
+    #[expect(clippy::wrong_self_convention, reason = "the object converts, not the strategy")]
     fn from_storage(&self, _object: &mut Value) {}
 
     /// The opposite, before storing.

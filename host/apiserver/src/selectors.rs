@@ -1,7 +1,7 @@
 //! Field selectors resolved against what a type declares as selectable.
 
 use crate::cache::Entry;
-use crate::registry::SelectableField;
+use crate::registry::{Resource, SelectableField};
 use orlop_apimachinery::Status;
 use orlop_apimachinery::selector::{FieldSelector, Selector};
 
@@ -25,7 +25,7 @@ impl FieldFilter {
     ///
     /// # Errors
     /// 400 with upstream's words for a bad grammar or an unknown field.
-    pub(crate) fn parse(text: &str, declared: &[SelectableField]) -> Result<Self, Status> {
+    pub(crate) fn parse(text: &str, row: &Resource, stored: &Resource) -> Result<Self, Status> {
         if text.is_empty() {
             return Ok(Self::default());
         }
@@ -35,7 +35,7 @@ impl FieldFilter {
             let field = match r.field.as_ref() {
                 "metadata.name" => Field::Name,
                 "metadata.namespace" => Field::Namespace,
-                other => match declared.iter().position(|f| f.name == other) {
+                other => match declared(row, stored, other) {
                     Some(at) => Field::Declared(at),
                     None => {
                         return Err(Status::bad_request(format!("field label not supported: {other}")));
@@ -85,6 +85,13 @@ impl FieldFilter {
             (actual == value.as_ref()) != *negated
         })
     }
+}
+
+/// Where the stored form declares a field of `row`.
+fn declared(row: &Resource, stored: &Resource, name: &str) -> Option<usize> {
+    row.strategy.selectable_fields().iter().find(|f| f.name == name)?;
+    let name = row.strategy.stored_field(name);
+    stored.strategy.selectable_fields().iter().position(|f| f.name == name)
 }
 
 /// Parses a label selector of a query.

@@ -264,7 +264,9 @@ impl Core {
                 ),
             ));
         }
-        let new = self.prepare_update(cx, target, part, query, Wish { object: new, kind }, &old, &old_object).await?;
+        let new = self
+            .prepare_update(cx, target, part, query, Wish { object: new, kind }, &old, &old_object)
+            .await?;
         let mut new = new;
         let reservation = self.services.reserve(row, &mut new, Some(&old))?;
         if query.dry_run {
@@ -326,7 +328,9 @@ impl Core {
                 keep_ownership(&mut new, old)?;
                 managed::record(cx, row, &mut new, Some(old), kind, query, target.subresource_name())?;
             }
-            Part::Field => managed::record(cx, row, &mut new, Some(old), kind, query, target.subresource_name())?,
+            Part::Field => {
+                managed::record(cx, row, &mut new, Some(old), kind, query, target.subresource_name())?
+            }
         }
         if self.admits(target, Operation::Update) {
             let options = options("UpdateOptions", query);

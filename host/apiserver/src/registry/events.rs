@@ -229,6 +229,14 @@ impl Strategy for NewEvents {
         NEW_FIELDS
     }
 
+    fn stored_field<'n>(&self, name: &'n str) -> std::borrow::Cow<'n, str> {
+        match name.strip_prefix("regarding.") {
+            Some(rest) => format!("involvedObject.{rest}").into(),
+            None if name == "reportingController" => "reportingComponent".into(),
+            None => name.into(),
+        }
+    }
+
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }

@@ -49,6 +49,14 @@ impl Strategy for Namespaces {
         copy_field(new, old, "status");
     }
 
+    fn holds(&self, namespace: &Value) -> bool {
+        at(namespace, &["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|f| !f.is_empty())
+    }
+
+    fn begin_deletion(&self, _cx: &Context<'_>, namespace: &mut Value) {
+        namespace["status"]["phase"] = "Terminating".into();
+    }
+
     fn selectable_fields(&self) -> &'static [SelectableField] {
         FIELDS
     }
