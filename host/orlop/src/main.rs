@@ -6,7 +6,12 @@
 
 mod address;
 mod cli;
+mod deciders;
 mod embedded;
+mod error_chain;
+mod folders;
+mod image_service;
+mod plugins;
 mod server;
 
 use anyhow::Result;

@@ -1,0 +1,229 @@
+//! Everything that decides: the plugin runtime, and the parts that ask plugins.
+//!
+//! Admission is ready before the first request is let in; scheduler and controllers follow as soon
+//! as their plugins are loaded, and only while this process leads.
+
+mod policy_file;
+
+use crate::embedded;
+use crate::plugins::admission::PluginAdmission;
+use crate::plugins::manager::PluginManager;
+use crate::plugins::policy::PluginPolicy;
+use crate::plugins::scheduler::ActiveSchedulerPlugins;
+use crate::plugins::{controller, scheduler};
+use anyhow::{Context, Result};
+use orlop_apiserver::registry::RESOURCES;
+use orlop_apiserver::user::SERVICE_ACCOUNT_PREFIX;
+use orlop_apiserver::{ApiServer, UserInfo};
+use orlop_client::lease::{LeaderConfig, LeaderElector, Leadership};
+use orlop_client::ApiClient;
+use orlop_controller_manager::{ApiResource, ControllerManager, ManagerOptions};
+use orlop_plugin::{Kind, Runtime, RuntimeOptions};
+use orlop_scheduler::{Scheduler, SchedulerOptions};
+use policy_file::PolicyFile;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What the deciders are made of.
+pub(crate) struct Options {
+    /// Folder of compiled plugins.
+    pub(crate) cache: PathBuf,
+    /// `plugins.yaml`; `None` or a missing file means the built-in one.
+    pub(crate) policy_file: Option<PathBuf>,
+    /// `scheduler.yaml`; the same.
+    pub(crate) scheduler_file: Option<PathBuf>,
+    /// Published to every namespace.
+    pub(crate) ca_certificate: String,
+    /// This process in elections.
+    pub(crate) identity: String,
+    pub(crate) api: Arc<ApiServer>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// The deciders, with admission in force.
+pub(crate) struct Deciders {
+    options: Options,
+    runtime: Arc<Runtime>,
+    manager: Arc<PluginManager>,
+    policy_file: PolicyFile,
+    policy: watch::Sender<Arc<PluginPolicy>>,
+}
+
+impl Deciders {
+    /// Loads the admission plugins and puts them in force.
+    ///
+    /// # Errors
+    /// Where the policy is refused or the plugin runtime cannot start.
+    pub(crate) async fn start(options: Options) -> Result<Self> {
+        let runtime = Runtime::new(&RuntimeOptions { cache: Some(options.cache.clone()) })
+            .context("cannot start the plugin runtime")?;
+        let runtime = Arc::new(runtime);
+        let rootca = json!({ "rootCA": options.ca_certificate });
+        let policy_file = PolicyFile::new(
+            options.policy_file.clone(),
+            vec![("root-ca-certificate-publisher-controller".to_owned(), rootca)],
+        );
+        let policy = watch::Sender::new(Arc::new(policy_file.read()?));
+        let manager = Arc::new(PluginManager::new(runtime.clone(), embedded::plugins()?, policy.subscribe()));
+        manager.load_builtins(Kind::Admission).await;
+        let reader = options.api.loopback(UserInfo::master("system:admission"));
+        let admission = PluginAdmission::start(
+            runtime.clone(),
+            &manager,
+            policy.subscribe(),
+            reader,
+            options.tasks.clone(),
+            options.cancel.clone(),
+        )
+        .context("cannot start the admission threads")?;
+        options.api.set_admission(Arc::new(admission));
+        Ok(Self { options, runtime, manager, policy_file, policy })
+    }
+
+    /// Loads all other plugins and lets them decide.
+    pub(crate) fn run(self) {
+        let Self { options, runtime, manager, policy_file, policy } = self;
+        let Options { api, tasks, cancel, identity, scheduler_file, .. } = options;
+
+        let client = api.loopback(UserInfo::master("system:plugin-manager"));
+        tasks.spawn(manager.clone().run(client, cancel.clone()));
+        tasks.spawn(policy_file.follow(policy, cancel.clone()));
+
+        let controllers = controllers(&api, &identity);
+        tasks.spawn(controller::follow(runtime.clone(), manager.sets(), controllers.clone(), cancel.clone()));
+        let mut complete = manager.complete();
+        let plugins_loaded = cancel.clone();
+        tasks.spawn({
+            let cancel = cancel.clone();
+            async move {
+                // A controller that leads before its plugins are there would only hold the Lease.
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    _ = complete.wait_for(|c| *c) => {}
+                }
+                controllers.run(cancel).await;
+            }
+        });
+
+        let scheduling = Scheduling {
+            client: api.loopback(UserInfo::new("system:kube-scheduler", ["system:masters"])),
+            runtime,
+            manager,
+            config_file: scheduler_file,
+            identity,
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(scheduling.run(plugins_loaded));
+    }
+}
+
+fn controllers(api: &Arc<ApiServer>, identity: &str) -> ControllerManager {
+    let api = api.clone();
+    let clients = Arc::new(move |user: &str| -> Arc<dyn ApiClient> { api.loopback(identity_of(user)) });
+    let resources = Arc::new(|| {
+        let served = RESOURCES.iter().filter(|r| r.storage().is_some() && r.verbs.contains(&"list"));
+        let described = served.map(|r| ApiResource {
+            gvr: r.gvr.clone(),
+            gvk: r.gvk(),
+            namespaced: r.namespaced,
+            deletable: ["list", "watch", "delete"].iter().all(|verb| r.verbs.contains(verb)),
+        });
+        described.collect()
+    });
+    ControllerManager::new(clients, resources, ManagerOptions::new(identity))
+}
+
+/// `system:serviceaccount:…` with the groups of a service account; others are the host's own parts.
+fn identity_of(user: &str) -> UserInfo {
+    match user.strip_prefix(SERVICE_ACCOUNT_PREFIX).and_then(|rest| rest.split_once(':')) {
+        Some((namespace, name)) => UserInfo::service_account(namespace, name, ""),
+        None => UserInfo::master(user),
+    }
+}
+
+/// The scheduler and its leadership.
+struct Scheduling {
+    client: Arc<dyn ApiClient>,
+    runtime: Arc<Runtime>,
+    manager: Arc<PluginManager>,
+    config_file: Option<PathBuf>,
+    identity: String,
+    tasks: TaskTracker,
+}
+
+impl Scheduling {
+    async fn run(self, cancel: CancellationToken) {
+        let mut complete = self.manager.complete();
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = complete.wait_for(|c| *c) => {}
+        }
+        let sets = self.manager.sets();
+        let options = SchedulerOptions {
+            client: self.client.clone(),
+            plugins: Arc::new(ActiveSchedulerPlugins::new(self.runtime.clone(), sets.clone())),
+            config_file: self.config_file.clone(),
+            seed: rand::random(),
+        };
+        let made = tokio::task::spawn_blocking(move || Scheduler::new(options)).await;
+        let scheduler = match made {
+            Ok(Ok(scheduler)) => scheduler,
+            Ok(Err(error)) => {
+                let error = crate::error_chain::Chain(&error).to_string();
+                tracing::error!(error, "the scheduler cannot start; repair its configuration and restart");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the scheduler cannot start");
+                return;
+            }
+        };
+        self.tasks.spawn(scheduler::follow(sets, scheduler.clone(), cancel.clone()));
+
+        // The Lease is given back after the scheduler has ended, so that two never decide at once.
+        let electing = CancellationToken::new();
+        let lease = LeaderConfig::new("kube-system", "kube-scheduler", &self.identity);
+        let (leader, elect) = LeaderElector::start(self.client.clone(), lease, electing.clone());
+        let election = self.tasks.spawn(elect);
+        let mut leadership = leader.watch();
+        while !cancel.is_cancelled() {
+            let now = leadership.borrow_and_update().clone();
+            if let Leadership::Leading(fence) = now {
+                let term = cancel.child_token();
+                let mut watched = leadership.clone();
+                let ended = term.clone();
+                let lost = async move {
+                    let _ = watched.wait_for(|l| *l != Leadership::Leading(fence)).await;
+                    ended.cancel();
+                };
+                let work = async {
+                    let outcome = scheduler.run(term.clone()).await;
+                    term.cancel();
+                    outcome
+                };
+                let ((), outcome) = tokio::join!(
+                    async {
+                        tokio::select! { () = lost => {}, () = term.cancelled() => {} }
+                    },
+                    work
+                );
+                if let Err(error) = outcome {
+                    let error = crate::error_chain::Chain(&error).to_string();
+                    tracing::error!(error, "the scheduler ended");
+                    // Another member may do better; this one tries again when the Lease is renewed.
+                }
+            }
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                changed = leadership.changed() => if changed.is_err() { break },
+            }
+        }
+        electing.cancel();
+        let _ = election.await;
+    }
+}

@@ -1,0 +1,16 @@
+//! Joins plugins to the traits of the parts that ask them, and manages which are active.
+//!
+//! - [`manager`]: from `Plugin` objects and embedded bytes to the set of active plugins
+//! - [`set`]: that set, an immutable snapshot
+//! - [`health`]: failures, and what follows from them
+//! - [`policy`]: what the operator allows
+//! - [`admission`], [`controller`], [`scheduler`]: the adapters
+
+pub(crate) mod admission;
+pub(crate) mod controller;
+pub(crate) mod health;
+pub(crate) mod manager;
+pub(crate) mod object;
+pub(crate) mod policy;
+pub(crate) mod set;
+pub(crate) mod scheduler;

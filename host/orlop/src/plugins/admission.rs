@@ -1,0 +1,172 @@
+//! Admission plugins behind the API server's door.
+//!
+//! A request is matched against the rules of the active plugins, the context objects that they
+//! declare are looked up, and the request goes to a worker thread, which takes whatever waits at that moment
+//! as one batch through the chain. Async threads never run plugin code.
+//!
+//! Invariant: where a plugin fails and its policy is `Fail`, the request is refused; only what is
+//! needed to repair the cluster passes (see [`is_exempt`]).
+
+mod chain;
+mod context;
+mod wire;
+mod worker;
+
+use super::manager::PluginManager;
+use super::policy::PluginPolicy;
+use super::set::PluginSets;
+use async_trait::async_trait;
+use chain::Chain;
+use context::ContextSource;
+use orlop_apimachinery::{Gvr, Reason, Status};
+use orlop_apiserver::admission::{Admission, AdmissionRequest, Operation, Verdict};
+use orlop_client::ApiClient;
+use orlop_plugin::Runtime;
+use orlop_plugin::manifest::admission::Phase;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use worker::{Job, Workers};
+
+/// How long a request waits for users' plugins after the start.
+const START_UP: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(crate) struct PluginAdmission {
+    runtime: Arc<Runtime>,
+    sets: PluginSets,
+    policy: watch::Receiver<Arc<PluginPolicy>>,
+    users_loaded: watch::Receiver<bool>,
+    chain: RwLock<Arc<Chain>>,
+    context: Arc<ContextSource>,
+    workers: Workers,
+}
+
+impl PluginAdmission {
+    /// Starts the worker threads. `client` reads context objects.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub(crate) fn start(
+        runtime: Arc<Runtime>,
+        manager: &PluginManager,
+        policy: watch::Receiver<Arc<PluginPolicy>>,
+        client: Arc<dyn ApiClient>,
+        tasks: TaskTracker,
+        cancel: CancellationToken,
+    ) -> std::io::Result<Self> {
+        let context = Arc::new(ContextSource::new(client, tasks, cancel, tokio::runtime::Handle::current()));
+        Ok(Self {
+            runtime,
+            sets: manager.sets(),
+            policy,
+            users_loaded: manager.users_loaded(),
+            chain: RwLock::default(),
+            workers: Workers::start(&context)?,
+            context,
+        })
+    }
+
+    /// The chain of the current set and policy.
+    fn chain(&self) -> Arc<Chain> {
+        let set = self.sets.borrow().clone();
+        let policy = self.policy.borrow().clone();
+        {
+            let chain = self.chain.read();
+            if chain.is_of(&set, &policy) {
+                return chain.clone();
+            }
+        }
+        let chain = Arc::new(Chain::link(&self.runtime, set, policy));
+        self.context.follow(&chain);
+        *self.chain.write() = chain.clone();
+        chain
+    }
+
+    /// Waits until users' plugins have been loaded after the start.
+    async fn loaded(&self) -> bool {
+        let mut loaded = self.users_loaded.clone();
+        tokio::time::timeout(START_UP, loaded.wait_for(|l| *l)).await.is_ok_and(|r| r.is_ok())
+    }
+
+    async fn run(
+        &self,
+        phase: Phase,
+        requests: Vec<AdmissionRequest>,
+    ) -> (Vec<AdmissionRequest>, Vec<Verdict>) {
+        let count = requests.len();
+        let chain = self.chain();
+        let mut prepared = Vec::with_capacity(count);
+        for request in requests {
+            let contexts = self.context.prefetch(&chain, phase, &request).await;
+            prepared.push((request, contexts));
+        }
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.workers.send(Job { phase, chain, requests: prepared, reply }).await;
+        answer.await.unwrap_or_else(|_| (Vec::new(), vec![unavailable(); count]))
+    }
+
+    async fn gate(&self, requests: &[AdmissionRequest]) -> Option<Vec<Verdict>> {
+        if requests.iter().all(is_exempt) || self.loaded().await {
+            return None;
+        }
+        Some(requests.iter().map(|r| if is_exempt(r) { Verdict::allow() } else { unavailable() }).collect())
+    }
+}
+
+fn unavailable() -> Verdict {
+    let message = "the server is loading its admission plugins, please try again";
+    Verdict::deny(Status::failure(Reason::ServiceUnavailable, message))
+}
+
+/// Requests that no failing plugin may refuse: those about plugins, and the control plane's own in its
+/// namespaces. Otherwise a broken plugin could not be repaired.
+fn is_exempt(request: &AdmissionRequest) -> bool {
+    if request.gvr.group == "orlop.dev" && request.gvr.resource == "plugins" {
+        return true;
+    }
+    let user = &request.user;
+    let is_control_plane = user.groups.iter().any(|g| g == "system:masters" || g == "system:nodes")
+        || user.name.starts_with("system:kube-")
+        || user.name.starts_with("system:serviceaccount:kube-system:");
+    is_control_plane && ["kube-system", "kube-node-lease"].contains(&request.namespace.as_str())
+}
+
+#[async_trait]
+impl Admission for PluginAdmission {
+    fn handles(&self, operation: Operation, gvr: &Gvr, subresource: &str) -> bool {
+        self.chain().handles(operation, gvr, subresource)
+    }
+
+    async fn mutate(&self, requests: &mut [AdmissionRequest]) -> Vec<Verdict> {
+        if let Some(refused) = self.gate(requests).await {
+            return refused;
+        }
+        let taken = requests.iter_mut().map(|request| {
+            let object = request.object.take();
+            AdmissionRequest { object, ..request.clone() }
+        });
+        let (objects, verdicts) = self.run(Phase::Mutate, taken.collect()).await;
+        for (request, done) in requests.iter_mut().zip(objects) {
+            request.object = done.object;
+        }
+        verdicts
+    }
+
+    async fn validate(&self, requests: &[AdmissionRequest]) -> Vec<Verdict> {
+        if let Some(refused) = self.gate(requests).await {
+            return refused;
+        }
+        let chain = self.chain();
+        if !requests.iter().any(|r| chain.matching(Phase::Validate, r).next().is_some()) {
+            return requests.iter().map(|_| Verdict::allow()).collect();
+        }
+        self.run(Phase::Validate, requests.to_vec()).await.1
+    }
+}
+
+#[cfg(test)]
+mod tests;

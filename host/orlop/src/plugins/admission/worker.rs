@@ -1,0 +1,273 @@
+//! The threads that run admission plugins.
+//!
+//! A thread takes all jobs that wait, up to one batch, and leads them through the chain: one call per
+//! plugin. Each thread has its own instance of a plugin, made when first needed and dropped when idle.
+
+use super::chain::{Chain, Link};
+use super::context::{ContextSource, Prefetched};
+use super::{is_exempt, wire};
+use crate::plugins::manager::record;
+use crate::plugins::set::FailurePolicy;
+use orlop_apimachinery::Status;
+use orlop_apiserver::admission::{AdmissionRequest, Verdict};
+use orlop_plugin::admission::{AdmissionWorld, MAX_BATCH, Request};
+use orlop_plugin::manifest::admission::Phase;
+use orlop_plugin::{PluginError, Slot};
+use parking_lot::{Condvar, Mutex};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, oneshot};
+
+/// Threads; each may be held up by one bad plugin for one deadline.
+const THREADS: usize = 2;
+/// Jobs that may wait; more wait before the queue.
+const QUEUE: usize = 1024;
+/// Instances that nobody asked for so long are dropped.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Requests with what was looked up for them, and where the result goes.
+pub(super) struct Job {
+    pub(super) phase: Phase,
+    pub(super) chain: Arc<Chain>,
+    pub(super) requests: Vec<(AdmissionRequest, Prefetched)>,
+    pub(super) reply: oneshot::Sender<(Vec<AdmissionRequest>, Vec<Verdict>)>,
+}
+
+struct Queue {
+    jobs: Mutex<(VecDeque<Job>, bool)>,
+    waiting: Condvar,
+    room: Semaphore,
+}
+
+/// Handle of the threads; they end when it is dropped.
+pub(super) struct Workers {
+    queue: Arc<Queue>,
+}
+
+impl Workers {
+    pub(super) fn start(context: &Arc<ContextSource>) -> std::io::Result<Self> {
+        let queue =
+            Arc::new(Queue { jobs: Mutex::default(), waiting: Condvar::new(), room: Semaphore::new(QUEUE) });
+        let workers = Self { queue };
+        for i in 0..THREADS {
+            let (queue, context) = (workers.queue.clone(), context.clone());
+            thread::Builder::new()
+                .name(format!("admission-{i}"))
+                .spawn(move || Worker { slots: HashMap::new(), context }.run(&queue))?;
+        }
+        Ok(workers)
+    }
+
+    /// Queues a job; waits while the queue is full. Cancel-safe: a cancelled job is not queued.
+    pub(super) async fn send(&self, job: Job) {
+        if let Ok(permit) = self.queue.room.acquire().await {
+            permit.forget();
+            self.queue.jobs.lock().0.push_back(job);
+            self.queue.waiting.notify_one();
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.queue.jobs.lock().1 = true;
+        self.queue.waiting.notify_all();
+    }
+}
+
+/// One request on its way through the chain.
+struct Case {
+    request: AdmissionRequest,
+    prefetched: Prefetched,
+    verdict: Verdict,
+}
+
+struct Worker {
+    slots: HashMap<u64, Slot<AdmissionWorld>>,
+    context: Arc<ContextSource>,
+}
+
+impl Worker {
+    fn run(mut self, queue: &Queue) {
+        loop {
+            let jobs = {
+                let mut state = queue.jobs.lock();
+                while state.0.is_empty() {
+                    if state.1 {
+                        return;
+                    }
+                    if self.slots.is_empty() {
+                        queue.waiting.wait(&mut state);
+                    } else if queue.waiting.wait_for(&mut state, IDLE).timed_out() {
+                        self.slots.clear();
+                    }
+                }
+                take_batch(&mut state.0)
+            };
+            queue.room.add_permits(jobs.len());
+            self.process(jobs);
+        }
+    }
+
+    /// Leads jobs of one phase and one chain through the chain.
+    fn process(&mut self, jobs: Vec<Job>) {
+        let Some((phase, chain)) = jobs.first().map(|j| (j.phase, j.chain.clone())) else { return };
+        self.slots.retain(|revision, _| chain.links().iter().any(|l| l.active.revision == *revision));
+        let mut replies = Vec::with_capacity(jobs.len());
+        let mut cases = Vec::new();
+        for job in jobs {
+            replies.push((job.requests.len(), job.reply));
+            cases.extend(job.requests.into_iter().map(|(request, prefetched)| Case {
+                request,
+                prefetched,
+                verdict: Verdict::allow(),
+            }));
+        }
+        for (at, link) in chain.links().iter().enumerate() {
+            let mut wanted: Vec<&mut Case> = cases
+                .iter_mut()
+                .filter(|c| c.verdict.denied.is_none() && link.wants(phase, &c.request))
+                .collect();
+            for batch in wanted.chunks_mut(MAX_BATCH) {
+                self.ask(at, link, phase, batch);
+            }
+        }
+        let mut done = cases.into_iter();
+        for (count, reply) in replies {
+            let (requests, verdicts) = done.by_ref().take(count).map(|c| (c.request, c.verdict)).unzip();
+            // The client may have gone meanwhile.
+            let _ = reply.send((requests, verdicts));
+        }
+    }
+
+    /// Asks one plugin about a batch; where that fails, about each request alone.
+    fn ask(&mut self, at: usize, link: &Arc<Link>, phase: Phase, batch: &mut [&mut Case]) {
+        let mut requests = Vec::with_capacity(batch.len());
+        let mut asked: Vec<&mut Case> = Vec::with_capacity(batch.len());
+        for case in batch.iter_mut() {
+            match self.wire(at, link, case) {
+                Ok(request) => {
+                    requests.push(request);
+                    asked.push(case);
+                }
+                Err(message) => {
+                    let message = format!(
+                        "failed looking up context objects of admission plugin \"{}\": {message}",
+                        link.active.name()
+                    );
+                    case.verdict.denied = Some(Box::new(Status::internal(message)));
+                }
+            }
+        }
+        match self.call(link, phase, &requests, &mut asked) {
+            Ok(()) => {}
+            Err(error) if asked.len() > 1 => {
+                tracing::warn!(plugin = link.active.name(), %error, "admission plugin failed for a batch, asking one by one");
+                for (case, request) in asked.iter_mut().zip(&requests) {
+                    let alone = std::slice::from_mut(case);
+                    if let Err(error) = self.call(link, phase, std::slice::from_ref(request), alone) {
+                        failed(link, case, &error);
+                    }
+                }
+            }
+            Err(error) => asked.iter_mut().for_each(|case| failed(link, case, &error)),
+        }
+    }
+
+    fn wire(&self, at: usize, link: &Link, case: &mut Case) -> Result<Request, String> {
+        let manifest = link.manifest().ok_or("no manifest")?;
+        let mut context = Vec::with_capacity(manifest.context.len());
+        for (i, declared) in manifest.context.iter().enumerate() {
+            context.push(self.context.get(&mut case.prefetched, at, i, declared, &case.request)?);
+        }
+        Ok(wire::request(manifest, &case.request, context))
+    }
+
+    fn call(
+        &mut self,
+        link: &Arc<Link>,
+        phase: Phase,
+        requests: &[Request],
+        cases: &mut [&mut Case],
+    ) -> Result<(), PluginError> {
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let health = &link.active.health;
+        if !health.admits(Instant::now()) {
+            return Err(PluginError::Denied {
+                message: "the plugin is suspended after repeated failures".into(),
+            });
+        }
+        let slot = self.slots.entry(link.active.revision).or_insert_with(|| Slot::new(link.plugin.clone()));
+        let answered = match phase {
+            Phase::Mutate => slot.mutate(requests),
+            Phase::Validate => slot.validate(requests),
+        };
+        // Refusals and patches are read before anything is applied, so that a bad one leaves no traces.
+        let outcome = answered.and_then(|verdicts| {
+            let mut changes = Vec::with_capacity(verdicts.len());
+            for (case, verdict) in cases.iter().zip(verdicts) {
+                let mut request = case.request.clone();
+                let denied = if verdict.allowed { None } else { Some(wire::refusal(&request, &verdict)?) };
+                let changed = denied.is_none() && wire::apply(&mut request, &verdict.patch)?;
+                changes.push((changed.then_some(request), denied, verdict.warnings));
+            }
+            Ok(changes)
+        });
+        record(health, &outcome);
+        if outcome.is_err() {
+            slot.clear();
+        }
+        for (case, (changed, denied, warnings)) in cases.iter_mut().zip(outcome?) {
+            if let Some(request) = changed {
+                case.request = request;
+                case.verdict.changed = true;
+            }
+            case.verdict.denied = denied.map(Box::new);
+            case.verdict.warnings.extend(warnings);
+        }
+        Ok(())
+    }
+}
+
+/// The first jobs that share phase and chain, up to one batch of requests.
+fn take_batch(jobs: &mut VecDeque<Job>) -> Vec<Job> {
+    let mut taken: Vec<Job> = Vec::new();
+    let mut count = 0;
+    while let Some(next) = jobs.front() {
+        let fits = taken.first().is_none_or(|first| {
+            first.phase == next.phase
+                && Arc::ptr_eq(&first.chain, &next.chain)
+                && count + next.requests.len() <= MAX_BATCH
+        });
+        if !fits {
+            break;
+        }
+        count += next.requests.len();
+        taken.extend(jobs.pop_front());
+    }
+    taken
+}
+
+/// The failure policy.
+fn failed(link: &Link, case: &mut Case, error: &PluginError) {
+    let name = link.active.name();
+    let message = format!("failed calling admission plugin \"{name}\": {error}");
+    let ignore = link.active.failure_policy == FailurePolicy::Ignore;
+    if ignore || is_exempt(&case.request) {
+        tracing::warn!(plugin = name, %error, "admission plugin failed, the request passes");
+        let mut end = message.len().min(256);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        case.verdict.warnings.push(message.get(..end).unwrap_or_default().to_owned());
+        case.verdict
+            .audit_annotations
+            .push((format!("{}/failed-open", link.active.object), error.reason().to_owned()));
+    } else {
+        case.verdict.denied = Some(Box::new(Status::internal(message)));
+    }
+}

@@ -1,0 +1,1 @@
+//! The manager against an API in memory.
