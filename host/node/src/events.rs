@@ -136,10 +136,8 @@ async fn send_all(
             }
             None => false,
         };
-        if !sent {
-            if let Some(name) = first(client.as_ref(), &event, &node).await {
-                known.insert(key, Known { name, count: 1, used: tick });
-            }
+        if !sent && let Some(name) = first(client.as_ref(), &event, &node).await {
+            known.insert(key, Known { name, count: 1, used: tick });
         }
     }
 }

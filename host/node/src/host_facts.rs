@@ -52,7 +52,7 @@ pub(crate) fn capacity(root: &Path) -> Capacity {
 
 /// Reads what is left.
 pub(crate) fn available(root: &Path) -> Available {
-    let percent = |free: u64, all: u64| if all == 0 { 100 } else { as_i64(free.saturating_mul(100) / all) };
+    let percent = |free: u64, all: u64| free.saturating_mul(100).checked_div(all).map_or(100, as_i64);
     let (disk_percent, inodes_percent) = statvfs(root).map_or((100, 100), |s| {
         (percent(s.blocks_available(), s.blocks()), percent(s.files_available(), s.files()))
     });

@@ -2,6 +2,12 @@
 //!
 //! Needs root, runc and busybox-static; fails where one is missing. Folders, cgroups and names are
 //! the test's own, and are removed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap is a failed test"
+)]
 
 #[path = "../src/tests/api.rs"]
 mod api;

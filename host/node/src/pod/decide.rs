@@ -198,11 +198,11 @@ fn kill_by(c: &ContainerModel, at: usize, deadline: Timestamp, why: Why, plan: &
 // === a pod that runs ===
 
 fn run(m: &PodModel, now: Timestamp, plan: &mut Plan) {
-    if let (Some(limit), Some(start)) = (m.spec().active_deadline_seconds, m.start_time) {
-        if plan.due(after(start, limit), now) {
-            plan.push(Action::FailDeadline);
-            return;
-        }
+    if let (Some(limit), Some(start)) = (m.spec().active_deadline_seconds, m.start_time)
+        && plan.due(after(start, limit), now)
+    {
+        plan.push(Action::FailDeadline);
+        return;
     }
     if finished(m) {
         plan.push(Action::Finish);
@@ -359,7 +359,8 @@ pub(crate) fn next_to_start(m: &PodModel) -> (Vec<usize>, bool) {
                 if idle(c) {
                     next.push(at);
                 }
-                if !mains_began && !(in_sandbox(m, c) && c.is_started()) {
+                let started = in_sandbox(m, c) && c.is_started();
+                if !mains_began && !started {
                     return (next, false);
                 }
             }

@@ -208,10 +208,10 @@ pub(crate) fn phase(m: &PodModel) -> Phase {
         return Phase::Failed;
     }
     let mains = || m.containers.iter().filter(|c| c.role == Role::Main);
-    if m.stop.is_some() || finished(m) {
-        if m.containers.iter().filter(|c| c.role != Role::Sidecar).all(settled) {
-            return if mains().all(succeeded) { Phase::Succeeded } else { Phase::Failed };
-        }
+    if (m.stop.is_some() || finished(m))
+        && m.containers.iter().filter(|c| c.role != Role::Sidecar).all(settled)
+    {
+        return if mains().all(succeeded) { Phase::Succeeded } else { Phase::Failed };
     }
     let init_pending = m.containers.iter().any(|c| match c.role {
         Role::Init => !succeeded(c),
