@@ -168,9 +168,22 @@ impl Machine {
     }
 }
 
+/// Removes the node's cgroups above its pods: empty by now.
+fn remove_cgroups(name: &str) {
+    for controller in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let root = controller.path().join(name);
+        for dir in [root.join("burstable"), root.join("besteffort"), root] {
+            if dir.exists() {
+                std::fs::remove_dir(&dir).unwrap_or_else(|e| eprintln!("{} stays: {e}", dir.display()));
+            }
+        }
+    }
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
         let result = cleanup_all(&self.dir.path().join("rt"), &self.dir.path().join("run"));
+        remove_cgroups(&self.name());
         if !std::thread::panicking() {
             result.unwrap();
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
