@@ -5,6 +5,7 @@ use crate::authz::Attributes;
 use crate::body::{self, ResponseBody};
 use crate::core::{Core, RequestCx};
 use crate::handlers;
+use crate::impersonate;
 use crate::info;
 use crate::metrics::Series;
 use crate::path::{self, ResourcePath, Route};
@@ -263,6 +264,7 @@ async fn gate(
         .authenticator
         .authenticate(certificate.as_ref(), &request.headers)
         .ok_or_else(status::unauthorized)?;
+    let user = impersonate::effective(core, user, &request.headers).await?;
     let agent = request.header(header::USER_AGENT).unwrap_or_default().to_owned();
     let cx = RequestCx::new(user, &agent);
     let work = async {

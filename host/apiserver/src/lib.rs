@@ -25,6 +25,7 @@ mod delete;
 mod discovery;
 mod handlers;
 mod http;
+mod impersonate;
 mod info;
 mod loopback;
 mod maintenance;

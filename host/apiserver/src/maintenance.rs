@@ -57,7 +57,8 @@ pub(crate) async fn policies(core: Arc<Core>, policies: Arc<Policies>) {
     }
 }
 
-async fn expire(core: &Core) {
+/// Deletes the objects that are past their time.
+pub(crate) async fn expire(core: &Core) {
     let now = jiff::Timestamp::now();
     for shelf in core.cache.shelves() {
         let Some(ttl) = shelf.row().strategy.ttl() else { continue };

@@ -318,6 +318,9 @@ fn onward_headers(from: &HeaderMap, address: &NodeAddress, upgrading: bool) -> R
         let hop = matches!(
             name.as_str(),
             "host"
+                | "impersonate-user"
+                | "impersonate-group"
+                | "impersonate-uid"
                 | "authorization"
                 | "cookie"
                 | "connection"

@@ -59,7 +59,7 @@ pub struct Parts {
 
 /// The API server.
 pub struct ApiServer {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl std::fmt::Debug for ApiServer {

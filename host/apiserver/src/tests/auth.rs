@@ -138,3 +138,22 @@ fn too_many_requests_are_turned_away() {
         f.post(MAPS, &config_map("a", json!({}), "1")).await.ok();
     });
 }
+
+#[test]
+fn whoever_may_acts_as_somebody_else() {
+    run(async {
+        let f = start().await;
+        let jane = [("impersonate-user", "jane"), ("impersonate-group", "devs")];
+        let refused = f.call(Caller::Admin, "GET", PODS, &jane, "").await.refused(403);
+        assert!(refused.contains("User \"jane\" cannot list resource \"pods\""), "{refused}");
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        let me = f.call(Caller::Admin, "POST", path, &jane, "{}").await.ok();
+        assert_eq!(me["status"]["userInfo"]["groups"], json!(["devs", "system:authenticated"]));
+        let account = [("impersonate-user", "system:serviceaccount:kube-system:replicaset")];
+        f.call(Caller::Admin, "GET", PODS, &account, "").await.ok();
+        let master = [("impersonate-user", "root"), ("impersonate-group", "system:masters")];
+        let refused = f.call(Caller::Node, "GET", PODS, &master, "").await.refused(403);
+        assert!(refused.contains("cannot impersonate resource \"users\""), "{refused}");
+        f.call(Caller::Admin, "GET", PODS, &[("impersonate-group", "devs")], "").await.refused(400);
+    });
+}

@@ -127,3 +127,20 @@ fn evictions_delete_pods() {
         f.get(&format!("{PODS}/p")).await.refused(404);
     });
 }
+
+#[test]
+fn events_vanish_after_their_time() {
+    run(async {
+        let f = start_with(|c| c.event_ttl = Duration::ZERO).await;
+        let event =
+            json!({"metadata":{"name":"e"},"involvedObject":{"kind":"Pod","namespace":"default","name":"p"}});
+        let events = "/api/v1/namespaces/default/events";
+        f.post(events, &event).await.ok();
+        let live = json!({"metadata":{"name":"l"},"involvedObject":{"kind":"Pod","namespace":"default","name":"p"},
+            "lastTimestamp":"2999-01-01T00:00:00Z"});
+        f.post(events, &live).await.ok();
+        crate::maintenance::expire(&f.server.core).await;
+        f.get(&format!("{events}/e")).await.refused(404);
+        f.get(&format!("{events}/l")).await.ok();
+    });
+}
