@@ -394,14 +394,10 @@ impl Cgroups {
         }
     }
 
-    /// Removes a cgroup and its parents as far as they are empty.
+    /// Removes what is empty of a cgroup and those below it. Kills nothing.
     pub fn prune(&self, path: &str) {
-        let mut path = path.trim_matches('/');
-        while !path.is_empty() {
-            for folder in self.everywhere(path).unwrap_or_default() {
-                let _ = fs::remove_dir(folder);
-            }
-            path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        for folder in self.everywhere(path).unwrap_or_default() {
+            prune_tree(&folder);
         }
     }
 
@@ -495,6 +491,16 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+fn prune_tree(folder: &Path) {
+    for child in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|t| t.is_dir()) {
+            prune_tree(&child.path());
+        }
+    }
+    // One that is in use refuses.
+    let _ = fs::remove_dir(folder);
 }
 
 #[cfg(test)]

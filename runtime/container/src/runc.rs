@@ -39,6 +39,9 @@ pub use cleanup::cleanup_all;
 /// Events that a slow subscriber may be behind before its stream ends.
 const EVENTS: usize = 4096;
 
+/// File that tells `cleanup_all` under which cgroup the pods' were.
+const CGROUP_ROOT: &str = "cgroup_root";
+
 /// How to set the driver up.
 #[derive(Clone)]
 pub struct RuncConfig {
@@ -195,7 +198,7 @@ impl RuncRuntime {
         let folders = Folders { root: config.root.clone(), run: config.run.clone() };
         let (lock, store, cgroups, runc) = blocking({
             let folders = folders.clone();
-            let wanted = config.runc.clone();
+            let (wanted, cgroup_root) = (config.runc.clone(), config.cgroup_root.clone());
             move || {
                 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
                 for folder in [&folders.root, &folders.run] {
@@ -213,6 +216,8 @@ impl RuncRuntime {
                         .map_err(|e| RuntimeError::io(format!("create {}", folder.display()), e))?;
                 }
                 let lock = take_lock(&folders.root)?;
+                std::fs::write(folders.root.join(CGROUP_ROOT), cgroup_root)
+                    .map_err(|e| RuntimeError::io("note the cgroup root", e))?;
                 let store = ImageStore::open(&folders.root.join("images"))?;
                 let cgroups = Cgroups::detect()?;
                 let runc = facts::find_runc(wanted.as_deref()).ok();

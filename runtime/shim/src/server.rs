@@ -323,12 +323,13 @@ impl Server {
         command
     }
 
-    /// A socket for runc to deliver a terminal to, named relative to our working directory.
+    /// A socket for runc to deliver a terminal to. Bound relative to our working directory; for runc, which
+    /// changes its own, named by way of ours: short however deep the folder is.
     fn console(&mut self) -> Result<(OwnedFd, String), Failure> {
         self.consoles += 1;
         let name = format!("c{}.sock", self.consoles);
         let socket = sys::listen(&name, libc::SOCK_STREAM).map_err(|e| format!("serve {name}: {e}"))?;
-        Ok((socket, name))
+        Ok((socket, format!("/proc/{}/cwd/{name}", std::process::id())))
     }
 
     fn start(&mut self, from: u64, request: Request) -> Result<(), Failure> {

@@ -31,10 +31,11 @@ pub(crate) fn run() -> Result<(), String> {
         };
     }
     drop(ready);
+    // Before anything is forked off: our starter waits until nobody has its stderr any more.
+    detach_stdio();
     let mut tell = fs::File::from(tell);
     match prepare(namespaces, hostname, sysctls) {
         Ok((signals, socket, pause)) => {
-            detach_stdio();
             let _ = tell.write_all(b"ok");
             drop(tell);
             Server::new(runc.clone(), runc_root.clone(), pause, signals, socket).serve();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::records::{ContainerRecord, Folders, SandboxRecord, folders_in, load};
-use super::{mounts, sandbox};
+use super::{CGROUP_ROOT, mounts, sandbox};
 use crate::cgroups::Cgroups;
 use crate::error::RuntimeError;
 
@@ -40,8 +40,10 @@ pub fn cleanup_all(root: &Path, run: &Path) -> Result<(), RuntimeError> {
             && !record.cgroup.is_empty()
         {
             note(cgroups.remove(&record.cgroup));
-            cgroups.prune(&record.cgroup);
         }
+    }
+    if let Ok(parent) = std::fs::read_to_string(root.join(CGROUP_ROOT)) {
+        cgroups.prune(&parent);
     }
     for folder in [root, run] {
         match mounts::below(folder) {
