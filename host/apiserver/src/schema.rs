@@ -2,7 +2,7 @@
 
 use crate::registry::Resource;
 use orlop_apimachinery::schema::protobuf::ProtobufError;
-use orlop_apimachinery::schema::{DecodeError, Decoded, SchemaSet, TypeId};
+use orlop_apimachinery::schema::{DecodeError, Decoded, LoadError, SchemaSet, TypeId};
 use orlop_apimachinery::{Gvk, Status};
 use serde_json::Value;
 use std::sync::LazyLock;
@@ -27,13 +27,23 @@ pub(crate) const DOC_FILES: &[&str] = data!("docs":
     "discovery_v1" "events_v1" "flowcontrol_v1" "meta_v1" "networking_v1" "node_v1" "orlop.dev_v1" "policy_v1" "rbac_v1"
     "resource_v1" "scheduling_v1" "storage_v1");
 
-static SET: LazyLock<SchemaSet> = LazyLock::new(|| match SchemaSet::load(SCHEMA_FILES) {
+static LOADED: LazyLock<Result<SchemaSet, LoadError>> = LazyLock::new(|| SchemaSet::load(SCHEMA_FILES));
+
+/// Stands in where the data are broken; [`check`] keeps a server from starting on it.
+static SET: LazyLock<&SchemaSet> = LazyLock::new(|| match &*LOADED {
     Ok(set) => set,
-    Err(error) => {
-        tracing::error!(%error, "embedded schemas are broken");
-        SchemaSet::default()
-    }
+    Err(_) => &EMPTY,
 });
+
+static EMPTY: LazyLock<SchemaSet> = LazyLock::new(SchemaSet::default);
+
+/// Whether the embedded schemas can be used.
+///
+/// # Errors
+/// The line that cannot be read.
+pub(crate) fn check() -> Result<(), &'static LoadError> {
+    LOADED.as_ref().map(|_| ())
+}
 
 /// All types.
 pub(crate) fn set() -> &'static SchemaSet {

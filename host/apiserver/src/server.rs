@@ -32,6 +32,12 @@ pub enum StartError {
     /// The token file is not usable.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
+    /// The schemas in this binary are damaged.
+    #[error("the embedded schemas cannot be used: {fault}")]
+    Schemas {
+        /// Which line, and what is wrong with it.
+        fault: String,
+    },
     /// The store cannot be read.
     #[error("the store cannot be read")]
     Store(#[source] StoreError),
@@ -75,6 +81,7 @@ impl ApiServer {
     /// # Errors
     /// [`StartError`]
     pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        crate::schema::check().map_err(|e| StartError::Schemas { fault: e.to_string() })?;
         let cache = Arc::new(WatchCache::new(parts.store.clone()));
         let statics = match &config.token_file {
             Some(path) => StaticTokens::read(path)?,
