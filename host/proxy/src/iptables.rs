@@ -119,20 +119,25 @@ impl Iptables {
         args
     }
 
-    /// Makes the rules that lead to our chains, which must exist, and the canaries.
-    pub(crate) async fn ensure_jumps(self) -> Result<(), IptablesError> {
-        for jump in &JUMPS {
-            if !self.has(&Self::jump(jump, "-C")).await? {
-                self.run("", &Self::jump(jump, "-I"), None).await?;
-            }
-        }
+    /// Makes the canaries. Before all else: a flush while the rules are written must be noticed too.
+    pub(crate) async fn make_canaries(self) -> Result<(), IptablesError> {
         for table in CANARY_TABLES {
             self.restore(&format!("*{table}\n:{CANARY} - [0:0]\nCOMMIT\n")).await?;
         }
         Ok(())
     }
 
-    /// Whether nobody has flushed a table since [`Iptables::ensure_jumps`].
+    /// Makes the rules that lead to our chains, which must exist.
+    pub(crate) async fn ensure_jumps(self) -> Result<(), IptablesError> {
+        for jump in &JUMPS {
+            if !self.has(&Self::jump(jump, "-C")).await? {
+                self.run("", &Self::jump(jump, "-I"), None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nobody has flushed a table since [`Iptables::make_canaries`].
     pub(crate) async fn canaries_live(self) -> Result<bool, IptablesError> {
         for table in CANARY_TABLES {
             if !self.has(&["-w", "5", "-t", table, "-n", "-L", CANARY]).await? {

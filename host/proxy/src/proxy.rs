@@ -194,6 +194,7 @@ impl Applied {
         }
         if full || !self.known {
             self.known = false;
+            self.iptables.make_canaries().await?;
             let there = self.iptables.service_chains().await?;
             self.iptables.restore(&self.ruleset.full(&there)).await?;
             self.iptables.ensure_jumps().await?;

@@ -58,8 +58,8 @@ impl World {
         let (cancel, client) = (self.cancel.clone(), self.api.client());
         let config = Config { canary: Duration::from_millis(300), ..Config::new("here", None) };
         self.host.spawn(async move { Proxy::new(client, config).run(cancel).await.unwrap() });
-        // The canaries come last, after the rules that lead to the others.
-        wait_until("the canaries are there", || self.canaries() == 3);
+        // The last of the rules that lead to the others.
+        self.wait_for_rule("-j KUBE-POSTROUTING");
     }
 
     /// Creates or replaces an object, but for its metadata.
@@ -280,10 +280,11 @@ fn restarts_flushes_and_cleanup() {
     // Somebody flushes the rules: they come back, once each.
     let jumps = |world: &World| world.rules().lines().filter(|l| l.contains("-j KUBE-")).count();
     let before = jumps(&world);
-    for table in ["nat", "filter", "mangle"] {
-        world.host.netns.command(&format!("iptables -t {table} -F"));
-        world.host.netns.command(&format!("iptables -t {table} -X"));
-    }
+    // At one stroke, or the proxy would begin to put them back in the middle of it.
+    world.host.netns.run(|| {
+        let empty = "printf '*nat\\nCOMMIT\\n*filter\\nCOMMIT\\n*mangle\\nCOMMIT\\n' | iptables-restore";
+        assert!(std::process::Command::new("sh").args(["-c", empty]).status().unwrap().success());
+    });
     wait_until("the rules are back", || world.canaries() == 3 && jumps(&world) == before);
     assert_eq!(world.servers(&world.pods["c"], "10.96.0.20", 80), set(&[("b", "10.88.2.2")]));
     assert!(!world.host.netns.command("ip6tables-save").contains("KUBE"), "no IPv6 Service, no IPv6 rule");

@@ -113,7 +113,13 @@ impl Netns {
 
     /// Connects and reads the greeting: the server's name and the address that it sees.
     pub(crate) fn dial(&self, to: SocketAddr) -> Result<Connection, std::io::Error> {
-        let stream = self.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(3)))?;
+        let stream = loop {
+            match self.run(move || TcpStream::connect_timeout(&to, Duration::from_secs(3))) {
+                // A child of this process has ended.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut connection = Connection { stream, server: String::new(), seen: String::new() };
         let greeting = connection.read_line()?;
@@ -126,7 +132,14 @@ impl Netns {
     /// One request and answer over UDP, tried again until there is an answer or `tries` are over.
     pub(crate) fn ask_udp(&self, from_port: u16, to: SocketAddr, tries: usize) -> Option<String> {
         self.run(move || {
-            let socket = UdpSocket::bind(("0.0.0.0", from_port)).unwrap();
+            let started = Instant::now();
+            let socket = loop {
+                match UdpSocket::bind(("0.0.0.0", from_port)) {
+                    Ok(socket) => break socket,
+                    // A child between fork and exec still holds the last one.
+                    Err(e) => assert!(started.elapsed() < PATIENCE, "{e}"),
+                }
+            };
             socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
             for _ in 0..tries {
                 let mut buf = [0; 256];
@@ -156,8 +169,12 @@ impl Connection {
         let mut line = Vec::new();
         let mut byte = [0];
         loop {
-            if self.stream.read(&mut byte)? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            match self.stream.read(&mut byte) {
+                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                // A child of this process has ended.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
             }
             if byte[0] == b'\n' {
                 return Ok(String::from_utf8_lossy(&line).into_owned());
