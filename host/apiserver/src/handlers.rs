@@ -7,6 +7,7 @@ use crate::decode;
 use crate::delete::{DeleteRequest, Deleted, gone_status};
 use crate::http::{HttpRequest, respond, status_response};
 use crate::managed::WriteKind;
+use crate::metadata;
 use crate::negotiate::{self, Accepted, Encoding, Shape};
 use crate::node_proxy;
 use crate::patch;
@@ -22,7 +23,7 @@ use crate::write::{Part, Wish, Written, part_of};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Response, header};
-use orlop_apimachinery::{Gvk, Object, Status};
+use orlop_apimachinery::{Cause, Gvk, Object, Status};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -339,6 +340,16 @@ impl Call<'_> {
     }
 }
 
+/// For types of which no write may be blind: a PUT that does not say what it replaces.
+fn must_name_revision(target: &Target<'_>) -> Status {
+    let cause = Cause {
+        reason: "FieldValueInvalid".to_owned(),
+        message: "Invalid value: 0: must be specified for an update".to_owned(),
+        field: "metadata.resourceVersion".to_owned(),
+    };
+    Status::invalid(&target.row.gvr.group, target.row.kind, target.name, vec![cause])
+}
+
 impl Core {
     /// PUT of an object or its status.
     pub(crate) async fn replace(
@@ -350,7 +361,14 @@ impl Core {
     ) -> Result<Written, Status> {
         let part = part_of(target);
         let creates = part == Part::Main && target.row.strategy.allow_create_on_update();
-        let transform = |_: Option<&Value>| Ok(Wish { object: body.clone(), kind: WriteKind::Update });
+        let blind = metadata::text(&body, "resourceVersion").is_empty()
+            && !target.row.strategy.allow_unconditional_update();
+        let transform = |old: Option<&Value>| {
+            if blind && old.is_some() {
+                return Err(must_name_revision(target));
+            }
+            Ok(Wish { object: body.clone(), kind: WriteKind::Update })
+        };
         self.update(cx, target, part, creates, query, &transform).await
     }
 

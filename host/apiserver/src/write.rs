@@ -237,22 +237,6 @@ impl Core {
         {
             return if fresh { Err(modified(target)) } else { Ok(Attempt::Refresh) };
         }
-        if wanted.is_none()
-            && part != Part::Field
-            && kind == WriteKind::Update
-            && !row.strategy.allow_unconditional_update()
-        {
-            return Err(Status::invalid(
-                &row.gvr.group,
-                row.kind,
-                target.name,
-                vec![Cause {
-                    reason: "FieldValueInvalid".to_owned(),
-                    message: "Invalid value: 0: must be specified for an update".to_owned(),
-                    field: "metadata.resourceVersion".to_owned(),
-                }],
-            ));
-        }
         let wished_uid = metadata::text(&new, "uid");
         if !wished_uid.is_empty() && wished_uid != old_object.uid() {
             return Err(Status::conflict(

@@ -67,6 +67,7 @@ fn layer(binary: &Path) -> Result<Vec<u8>> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Directory);
         header.set_mode(mode);
+        root_owned(&mut header);
         header.set_size(0);
         out.append_data(&mut header, dir, std::io::empty())?;
     }
@@ -75,6 +76,7 @@ fn layer(binary: &Path) -> Result<Vec<u8>> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Symlink);
         header.set_mode(0o777);
+        root_owned(&mut header);
         header.set_size(0);
         out.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
     }
@@ -88,9 +90,17 @@ fn file(out: &mut Builder<Vec<u8>>, path: &str, mode: u32, bytes: &[u8]) -> Resu
     let mut header = Header::new_gnu();
     header.set_entry_type(EntryType::Regular);
     header.set_mode(mode);
+    root_owned(&mut header);
     header.set_size(bytes.len() as u64);
     out.append_data(&mut header, path, bytes)?;
     Ok(())
+}
+
+/// Owner and time are fixed, so that the same content gives the same bytes.
+fn root_owned(header: &mut Header) {
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
 }
 
 fn digest(bytes: &[u8]) -> String {

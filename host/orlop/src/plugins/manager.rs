@@ -59,6 +59,8 @@ struct Entry {
     last_good: Option<Arc<ActivePlugin>>,
     /// What the user is told.
     standing: Standing,
+    /// The object's generation that all this is about; 0 without an object.
+    generation: i64,
 }
 
 impl PluginManager {
@@ -193,10 +195,15 @@ impl PluginManager {
             return;
         };
         match PluginSpec::of(&object) {
-            Err(error) => self.refuse(name, &StageError::Spec(error)),
+            Err(error) => {
+                self.refuse(name, &StageError::Spec(error));
+                // Whatever comes next is news, even what was there before.
+                self.entries.lock().entry(name.to_owned()).or_default().staged = None;
+            }
             Ok(spec) if !spec.is_enabled() => self.disable(name),
             Ok(spec) => self.stage_if_changed(name, spec, Some(&object)).await,
         }
+        self.entries.lock().entry(name.to_owned()).or_default().generation = object.meta().generation;
     }
 
     async fn stage_if_changed(self: &Arc<Self>, name: &str, spec: PluginSpec, object: Option<&Object>) {
@@ -379,6 +386,7 @@ impl Entry {
     /// The standing with what the active revision's health adds.
     fn standing_now(&self) -> Standing {
         let mut standing = self.standing.clone();
+        standing.generation = self.generation;
         if let Some(active) = &self.active {
             let report = active.health.report();
             standing.failures += report.failures;
@@ -425,4 +433,4 @@ pub(crate) fn record<T>(health: &Health, result: &Result<T, PluginError>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

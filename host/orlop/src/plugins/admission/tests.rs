@@ -1,1 +1,129 @@
-//! The manager against an API in memory.
+//! The door, with small plugins of WebAssembly text.
+
+use super::*;
+use crate::plugins::manager::tests::support;
+use crate::plugins::policy;
+use orlop_apimachinery::Gvk;
+use orlop_apiserver::UserInfo;
+use orlop_plugin::{Kind, RuntimeOptions};
+use orlop_testkit::MemoryApi;
+use serde_json::json;
+
+async fn door(
+    wasm: Vec<u8>,
+    policy: &str,
+) -> (PluginAdmission, watch::Sender<Arc<PluginPolicy>>, CancellationToken) {
+    let runtime = Arc::new(Runtime::new(&RuntimeOptions::default()).unwrap());
+    let policy = watch::Sender::new(Arc::new(PluginPolicy::parse(policy).unwrap()));
+    let bytes: &'static [u8] = Box::leak(wasm.into_boxed_slice());
+    let manager = Arc::new(PluginManager::new(
+        runtime.clone(),
+        Box::leak(Box::new([("it", bytes)])),
+        policy.subscribe(),
+    ));
+    manager.load_builtins(Kind::Admission).await;
+    let api = Arc::new(MemoryApi::new());
+    let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(manager.clone().run(api.client(), cancel.clone()));
+    let door =
+        PluginAdmission::start(runtime, &manager, policy.subscribe(), api.client(), tasks, cancel.clone())
+            .unwrap();
+    (door, policy, cancel)
+}
+
+fn with(order: &str, plugins: &str) -> String {
+    format!(
+        "apiVersion: orlop.dev/v1\nkind: PluginPolicy\nadmission: {{order: [{order}]}}\nplugins: {plugins}\n"
+    )
+}
+
+fn create(namespace: &str, user: UserInfo) -> AdmissionRequest {
+    AdmissionRequest {
+        uid: "7c0cb6a8".into(),
+        operation: Operation::Create,
+        gvr: Gvr::new("", "v1", "pods"),
+        gvk: Gvk::new("", "v1", "Pod"),
+        subresource: String::new(),
+        namespace: namespace.into(),
+        name: "web".into(),
+        object: Some(json!({ "metadata": { "name": "web" } })),
+        old_object: None,
+        user,
+        options: json!({}),
+        dry_run: false,
+    }
+}
+
+fn anybody() -> UserInfo {
+    UserInfo::new("jane", Vec::<String>::new())
+}
+
+fn denied(verdict: &Verdict) -> &str {
+    verdict.denied.as_ref().map_or("", |s| s.message.as_str())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verdicts_come_back_in_order_and_objects_too() {
+    let (door, _policy, cancel) = door(support::plugin("It", support::ALLOW), &with("It", "{}")).await;
+    assert!(door.handles(Operation::Create, &Gvr::new("", "v1", "pods"), ""));
+    assert!(!door.handles(Operation::Delete, &Gvr::new("", "v1", "pods"), ""));
+    assert!(!door.handles(Operation::Create, &Gvr::new("", "v1", "services"), ""));
+    let mut requests: Vec<AdmissionRequest> = (0..100)
+        .map(|i| AdmissionRequest { object: Some(json!({ "n": i })), ..create("shop", anybody()) })
+        .collect();
+    let verdicts = door.mutate(&mut requests).await;
+    assert_eq!(verdicts.len(), 100);
+    assert!(verdicts.iter().all(|v| v.denied.is_none() && !v.changed));
+    for (i, request) in requests.iter().enumerate() {
+        assert_eq!(request.object, Some(json!({ "n": i })));
+    }
+    cancel.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_without_words_is_forbidden() {
+    let (door, policy, cancel) = door(support::plugin("It", support::DENY), &with("It", "{}")).await;
+    let verdicts = door.mutate(&mut [create("shop", anybody())]).await;
+    assert_eq!(denied(&verdicts[0]), "pods \"web\" is forbidden: an admission plugin refused it");
+    // Off the list means off.
+    policy.send_replace(Arc::new(PluginPolicy::parse(&with("", "{}")).unwrap()));
+    assert!(!door.handles(Operation::Create, &Gvr::new("", "v1", "pods"), ""));
+    cancel.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_close_the_door_but_for_those_who_repair_it() {
+    for (what, body, reason) in support::BAD {
+        let (door, _policy, cancel) = door(support::plugin("It", body), &with("It", "{}")).await;
+        let verdicts = door.mutate(&mut [create("shop", anybody())]).await;
+        assert!(
+            denied(&verdicts[0])
+                .starts_with("Internal error occurred: failed calling admission plugin \"It\": "),
+            "{what}: {verdicts:?}"
+        );
+        let verdicts = door.mutate(&mut [create("kube-system", UserInfo::master("admin"))]).await;
+        assert!(verdicts[0].denied.is_none(), "{what}");
+        assert_eq!(verdicts[0].warnings.len(), 1, "{what}");
+        assert_eq!(verdicts[0].audit_annotations[0].1, *reason, "{what}");
+        cancel.cancel();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_optional_plugin_that_fails_is_passed_over() {
+    let policy = with("It", "{It: {failurePolicy: Ignore}}");
+    let (door, _policy, cancel) = door(support::plugin("It", "unreachable"), &policy).await;
+    for _ in 0..5 {
+        let verdicts = door.mutate(&mut [create("shop", anybody())]).await;
+        assert!(verdicts[0].denied.is_none());
+        assert!(verdicts[0].warnings[0].starts_with("failed calling admission plugin \"It\": "));
+    }
+    let suspended = door.mutate(&mut [create("shop", anybody())]).await;
+    assert!(suspended[0].warnings[0].contains("suspended after repeated failures"), "{suspended:?}");
+    cancel.cancel();
+}
+
+#[test]
+fn the_default_policy_is_the_file_in_the_tree() {
+    assert!(PluginPolicy::parse(policy::DEFAULT).is_ok());
+}

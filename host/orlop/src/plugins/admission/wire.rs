@@ -63,27 +63,25 @@ fn project(paths: &[String], object: &Value) -> Vec<u8> {
     if paths.is_empty() {
         return serde_json::to_vec(object).unwrap_or_default();
     }
-    let mut out = Map::new();
+    let mut out = Value::Object(Map::new());
     for path in paths {
-        let keys: Vec<&str> = path.split('.').collect();
-        if let Some(found) = keys.iter().try_fold(object, |at, key| at.get(key)) {
-            put(&mut out, &keys, found);
+        let (mut from, mut to) = (object, &mut out);
+        let mut keys = path.split('.').peekable();
+        // The objects on the way are there even where the leaf is not, so that a plugin knows
+        // whether it must make them.
+        while let Some(key) = keys.next() {
+            let (Some(found), Value::Object(map)) = (from.get(key), to) else { break };
+            if keys.peek().is_none() {
+                map.insert(key.to_owned(), found.clone());
+                break;
+            }
+            if !found.is_object() {
+                break;
+            }
+            (from, to) = (found, map.entry(key).or_insert_with(|| Value::Object(Map::new())));
         }
     }
     serde_json::to_vec(&out).unwrap_or_default()
-}
-
-fn put(into: &mut Map<String, Value>, keys: &[&str], value: &Value) {
-    match keys {
-        [] => {}
-        [last] => _ = into.insert((*last).to_owned(), value.clone()),
-        [head, rest @ ..] => {
-            let inner = into.entry(*head).or_insert_with(|| Value::Object(Map::new()));
-            if let Some(inner) = inner.as_object_mut() {
-                put(inner, rest, value);
-            }
-        }
-    }
 }
 
 /// Applies a verdict's patch. Returns whether the object changed.

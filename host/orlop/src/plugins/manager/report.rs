@@ -56,6 +56,8 @@ pub(crate) struct Standing {
     /// Name in profiles and policies.
     pub(crate) plugin: String,
     pub(crate) failures: u64,
+    /// Of the object; 0 where it was not looked at yet.
+    pub(crate) generation: i64,
 }
 
 impl Standing {
@@ -129,7 +131,7 @@ pub(super) fn rolled_back(object: &Object) -> Option<String> {
 /// Writes standings, each change once.
 pub(super) struct Reporter {
     client: Arc<dyn ApiClient>,
-    told: HashMap<String, (i64, Standing)>,
+    told: HashMap<String, Standing>,
     serial: u64,
 }
 
@@ -145,13 +147,12 @@ impl Reporter {
         for (name, standing) in standings {
             // Without an object there is nothing to write to; its creation will wake us.
             let Some(object) = cache.get("", name) else { continue };
-            let generation = object.meta().generation;
             let before = self.told.get(name);
-            if before.is_some_and(|(g, s)| *g == generation && s == standing) {
+            if before == Some(standing) || standing.generation == 0 {
                 continue;
             }
             let news = match before {
-                Some((_, before)) => standing.differs_in_more_than_numbers(before),
+                Some(before) => standing.differs_in_more_than_numbers(before),
                 None => !says(&object, standing),
             };
             if let Err(error) = self.write(&object, standing).await {
@@ -164,7 +165,7 @@ impl Reporter {
             if news {
                 self.event(&object, standing).await;
             }
-            self.told.insert(name.clone(), (generation, standing.clone()));
+            self.told.insert(name.clone(), standing.clone());
         }
         complete
     }
@@ -177,7 +178,7 @@ impl Reporter {
         let unchanged = old.and_then(|c| c.get("status")).and_then(Value::as_str) == Some(ready);
         let since =
             old.filter(|_| unchanged).and_then(|c| c.get("lastTransitionTime")).and_then(Value::as_str);
-        let generation = object.meta().generation;
+        let generation = standing.generation;
         let reason = if standing.reason.is_empty() { standing.state.as_str() } else { standing.reason };
         let status = json!({ "status": {
             "observedGeneration": generation,
