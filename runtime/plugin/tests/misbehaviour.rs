@@ -184,3 +184,34 @@ fn instances_come_and_go_without_a_leak() {
         assert!(slot.instance().unwrap().0.memory_bytes() <= 1 << 20);
     }
 }
+
+#[test]
+fn damaged_plugins_are_refused_or_contained() {
+    let runtime = runtime();
+    let good = support::plugin("Good", support::ALLOW);
+    // A linear congruential generator: the same damage in every run.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let mut loaded = 0;
+    for _ in 0..400 {
+        let mut bytes = good.clone();
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            bytes[at] = u8::try_from(next(256)).unwrap();
+        }
+        let begin = Instant::now();
+        if let Ok(compiled) = runtime.compile(&bytes)
+            && let Ok(plugin) =
+                runtime.link::<AdmissionWorld>(&compiled, PluginOptions::from_manifest(compiled.manifest()))
+        {
+            // Whatever it answers, it answers in time.
+            let _ = Slot::new(Arc::new(plugin)).mutate(&[request("p")]);
+            loaded += 1;
+        }
+        assert!(begin.elapsed() < SOON);
+    }
+    assert!(loaded > 0, "some damage is in places that do not matter");
+}
