@@ -127,3 +127,91 @@ async fn an_optional_plugin_that_fails_is_passed_over() {
 fn the_default_policy_is_the_file_in_the_tree() {
     assert!(PluginPolicy::parse(policy::DEFAULT).is_ok());
 }
+
+/// The embedded plugins, in WebAssembly, over an API with one namespace of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_built_in_plugins_decide_as_kubernetes_does() {
+    let builtins = crate::embedded::plugins().expect("run `cargo xtask plugins` first");
+    let runtime = Arc::new(Runtime::new(&RuntimeOptions::default()).unwrap());
+    let mut rules = PluginPolicy::parse(policy::DEFAULT).unwrap();
+    // As the server does: this one cannot work without the cluster's certificate.
+    rules.default_config("root-ca-certificate-publisher-controller", &json!({ "rootCA": "certificate" }));
+    let policy = watch::Sender::new(Arc::new(rules));
+    let manager = Arc::new(PluginManager::new(runtime.clone(), builtins, policy.subscribe()));
+    let begin = std::time::Instant::now();
+    manager.load_builtins(Kind::Admission).await;
+    println!("admission plugins compiled in {:?}", begin.elapsed());
+    assert_eq!(manager.sets().borrow().of_kind(Kind::Admission).count(), 4);
+
+    let api = Arc::new(MemoryApi::new());
+    let put = |resource: &'static str, object: serde_json::Value| {
+        api.put(&Gvr::new("", "v1", resource), object).unwrap();
+    };
+    put("namespaces", json!({ "metadata": { "name": "shop" }, "status": { "phase": "Active" } }));
+    put("namespaces", json!({ "metadata": { "name": "going" } }));
+    api.modify(&Gvr::new("", "v1", "namespaces"), "", "going", |namespace| {
+        namespace["status"]["phase"] = json!("Terminating");
+    });
+    put("serviceaccounts", json!({ "metadata": { "name": "default", "namespace": "shop" } }));
+    put(
+        "limitranges",
+        json!({ "metadata": { "name": "l", "namespace": "shop" }, "spec": { "limits": [
+            { "type": "Container", "max": { "memory": "1Gi" }, "default": { "memory": "64Mi" } }
+        ] } }),
+    );
+    let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(manager.clone().run(api.client(), cancel.clone()));
+    let door =
+        PluginAdmission::start(runtime, &manager, policy.subscribe(), api.client(), tasks, cancel.clone())
+            .unwrap();
+
+    let pod = |limit: Option<&str>| {
+        let resources = limit.map_or(json!({}), |l| json!({ "limits": { "memory": l } }));
+        Some(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web", "namespace": "shop" },
+            "spec": { "containers": [{ "name": "c", "image": "i", "resources": resources }] } }))
+    };
+    let mut requests = [AdmissionRequest { object: pod(None), ..create("shop", anybody()) }];
+    let verdicts = door.mutate(&mut requests).await;
+    assert_eq!(denied(&verdicts[0]), "");
+    assert!(verdicts[0].changed);
+    let object = requests[0].object.clone().unwrap();
+    assert_eq!(object["spec"]["serviceAccountName"], "default");
+    assert_eq!(object["spec"]["tolerations"][1]["key"], "node.kubernetes.io/unreachable");
+    assert_eq!(object["spec"]["containers"][0]["resources"]["limits"]["memory"], "64Mi");
+    let volume = object["spec"]["volumes"][0]["name"].as_str().unwrap();
+    assert!(volume.starts_with("kube-api-access-"));
+    assert_eq!(object["spec"]["containers"][0]["volumeMounts"][0]["name"], volume);
+    assert_eq!(denied(&door.validate(&requests).await[0]), "");
+
+    let mut large = [AdmissionRequest { object: pod(Some("2Gi")), ..create("shop", anybody()) }];
+    assert_eq!(denied(&door.mutate(&mut large).await[0]), "");
+    assert_eq!(
+        denied(&door.validate(&large).await[0]),
+        "pods \"web\" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi"
+    );
+    let verdicts = door
+        .mutate(&mut [
+            AdmissionRequest { object: pod(None), ..create("nowhere", anybody()) },
+            AdmissionRequest { object: pod(None), ..create("going", anybody()) },
+        ])
+        .await;
+    assert_eq!(denied(&verdicts[0]), "namespaces \"nowhere\" not found");
+    assert_eq!(
+        denied(&verdicts[1]),
+        "pods \"web\" is forbidden: unable to create new content in namespace going because it is being terminated"
+    );
+
+    let begin = std::time::Instant::now();
+    let count = 200;
+    for _ in 0..count {
+        let mut one = [AdmissionRequest { object: pod(None), ..create("shop", anybody()) }];
+        door.mutate(&mut one).await;
+    }
+    println!("{:?} for one pod through the mutating phase", begin.elapsed() / count);
+
+    let mut complete = manager.complete();
+    complete.wait_for(|c| *c).await.unwrap();
+    let active: Vec<String> = manager.sets().borrow().plugins.keys().cloned().collect();
+    assert_eq!(active.len(), builtins.len(), "{active:?}");
+    cancel.cancel();
+}
