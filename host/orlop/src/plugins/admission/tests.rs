@@ -135,7 +135,10 @@ async fn the_built_in_plugins_decide_as_kubernetes_does() {
     let runtime = Arc::new(Runtime::new(&RuntimeOptions::default()).unwrap());
     let mut rules = PluginPolicy::parse(policy::DEFAULT).unwrap();
     // As the server does: this one cannot work without the cluster's certificate.
-    rules.default_config("root-ca-certificate-publisher-controller", &json!({ "rootCA": "certificate" }));
+    rules.default_config(
+        "root-ca-certificate-publisher-controller",
+        &json!({ "rootCA": "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n" }),
+    );
     let policy = watch::Sender::new(Arc::new(rules));
     let manager = Arc::new(PluginManager::new(runtime.clone(), builtins, policy.subscribe()));
     let begin = std::time::Instant::now();
