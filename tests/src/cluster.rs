@@ -275,6 +275,8 @@ impl Cluster {
             .arg(dir.join("manifests"))
             .args(["--node-name", "node-1", "--node-ip"])
             .arg(self.netns.address().to_string())
+            .arg("--plugin-cache")
+            .arg(plugin_cache()?)
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -331,6 +333,12 @@ pub fn repository() -> PathBuf {
 /// Where it was not built.
 pub fn binary() -> Result<PathBuf> {
     artifact("ORLOP_BIN", "release/orlop")
+}
+
+/// Compiled plugins, shared by all clusters of the tests.
+fn plugin_cache() -> Result<PathBuf> {
+    let artifacts = artifact("ORLOP_TEST_IMAGE", "orlop/busybox.tar")?;
+    Ok(artifacts.parent().context("the image is in no folder")?.join("plugin-cache"))
 }
 
 /// Runs a command to its end and returns what it said.

@@ -65,10 +65,14 @@ pub(crate) struct ServerArgs {
     /// Static pods: every manifest in this folder is run [default: DATA_DIR/manifests]
     #[arg(long, value_name = "DIR")]
     pub(crate) manifests: Option<PathBuf>,
+    /// Where compiled plugins are kept; nothing but a cache, readable by root alone
+    /// [default: DATA_DIR/plugin-cache]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plugin_cache: Option<PathBuf>,
     /// Port of the node's own API (logs, exec)
     #[arg(long, value_name = "PORT", default_value_t = 10250)]
     pub(crate) kubelet_port: u16,
     /// What to log, such as `info` or `info,orlop_scheduler=debug`
-    #[arg(long, env = "ORLOP_LOG", default_value = "info")]
+    #[arg(long, env = "ORLOP_LOG", default_value = "info,openraft=warn")]
     pub(crate) log: String,
 }

@@ -1,7 +1,7 @@
 //! Everything that decides: the plugin runtime, and the parts that ask plugins.
 //!
-//! Admission is ready before the first request is let in; scheduler and controllers follow as soon
-//! as their plugins are loaded, and only while this process leads.
+//! No request passes admission before its plugins are loaded; scheduler and controllers follow as
+//! soon as theirs are, and only while this process leads.
 
 mod policy_file;
 
@@ -18,7 +18,7 @@ use orlop_apiserver::{ApiServer, UserInfo};
 use orlop_client::lease::{LeaderConfig, LeaderElector, Leadership};
 use orlop_client::ApiClient;
 use orlop_controller_manager::{ApiResource, ControllerManager, ManagerOptions};
-use orlop_plugin::{Kind, Runtime, RuntimeOptions};
+use orlop_plugin::{Runtime, RuntimeOptions};
 use orlop_scheduler::{Scheduler, SchedulerOptions};
 use policy_file::PolicyFile;
 use serde_json::json;
@@ -55,11 +55,12 @@ pub(crate) struct Deciders {
 }
 
 impl Deciders {
-    /// Loads the admission plugins and puts them in force.
+    /// Puts admission in force. Its plugins are loaded by [`Deciders::run`]; requests that they
+    /// might have to see wait for them.
     ///
     /// # Errors
     /// Where the policy is refused or the plugin runtime cannot start.
-    pub(crate) async fn start(options: Options) -> Result<Self> {
+    pub(crate) fn start(options: Options) -> Result<Self> {
         let runtime = Runtime::new(&RuntimeOptions { cache: Some(options.cache.clone()) })
             .context("cannot start the plugin runtime")?;
         let runtime = Arc::new(runtime);
@@ -70,7 +71,6 @@ impl Deciders {
         );
         let policy = watch::Sender::new(Arc::new(policy_file.read()?));
         let manager = Arc::new(PluginManager::new(runtime.clone(), embedded::plugins()?, policy.subscribe()));
-        manager.load_builtins(Kind::Admission).await;
         let reader = options.api.loopback(UserInfo::master("system:admission"));
         let admission = PluginAdmission::start(
             runtime.clone(),

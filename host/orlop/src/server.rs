@@ -169,7 +169,7 @@ async fn start(
 
     // Admission comes before the first request: nothing is let in unchecked.
     let deciders = Deciders::start(deciders::Options {
-        cache: layout.plugin_cache(),
+        cache: settings.args.plugin_cache.clone().unwrap_or_else(|| layout.plugin_cache()),
         policy_file: settings.policy("plugins.yaml"),
         scheduler_file: settings.policy("scheduler.yaml"),
         ca_certificate: pki.ca.certificate.clone(),
@@ -177,8 +177,7 @@ async fn start(
         api: api.clone(),
         tasks: tasks.clone(),
         cancel: cancel.clone(),
-    })
-    .await?;
+    })?;
     tasks.spawn(api.serve_task(listener, pki.server_config()?));
     pki.write_kubeconfig(&layout.kubeconfig(), &url)?;
     tracing::info!(%url, "serving the API");
@@ -207,7 +206,9 @@ async fn containers(
     cancel: &CancellationToken,
 ) -> Result<Arc<dyn ContainerRuntime>> {
     let layout = &settings.layout;
-    let network = Network::open(layout.network(settings.pods)).await.context("cannot make the pod network")?;
+    let mut network = layout.network(settings.pods);
+    network.service_cidr = settings.args.service_cidr.parse().ok();
+    let network = Network::open(network).await.context("cannot make the pod network")?;
     let shim = embedded::extract_shim(&layout.programs())?;
     let mut config = RuncConfig::new(layout.containers(), layout.run(), shim);
     config.network = Some(Arc::new(PodBridge::new(network)));

@@ -3,6 +3,7 @@
 use super::Folders;
 use crate::folders::Layout;
 use anyhow::{Context, Result, bail};
+use orlop_container::cgroups::Cgroups;
 use orlop_network::Network;
 use std::os::unix::net::UnixStream;
 
@@ -36,5 +37,7 @@ pub(crate) fn run(args: &ResetArgs) -> Result<()> {
         cleaned.context("cannot remove the pod network")
     });
     let volumes = crate::folders::remove_mounts_below(&layout.node());
-    containers.and(rules).and(network).and(volumes)
+    // The parents of pods' cgroups stay where another node of this machine has pods in them.
+    let cgroups = Cgroups::detect().context("cannot list the cgroups").map(|c| c.prune("/kubepods"));
+    containers.and(rules).and(network).and(volumes).and(cgroups)
 }

@@ -88,7 +88,8 @@ impl PluginManager {
         self.sets.subscribe()
     }
 
-    /// Turns true when users' plugins that were there at the start have been staged.
+    /// Turns true when the built-in admission plugins, and users' plugins that were there at the
+    /// start, have been staged.
     pub(crate) fn users_loaded(&self) -> watch::Receiver<bool> {
         self.users_loaded.subscribe()
     }
@@ -144,8 +145,10 @@ impl PluginManager {
         dirty: Arc<Mutex<BTreeSet<String>>>,
         mut reporter: Reporter,
     ) {
+        // Until admission is complete, requests wait at its door: the built-in checks first, then
+        // what users added.
+        self.load_builtins(Kind::Admission).await;
         cache.synced().await;
-        // Users' plugins come first: until they are there, no request may pass unseen by them.
         for object in cache.list().iter().filter(|o| PluginSpec::of(o).is_ok_and(|s| !s.is_builtin())) {
             self.reconcile(client.as_ref(), &cache, object.name()).await;
         }
