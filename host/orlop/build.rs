@@ -25,7 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     plugins.retain(|p| p.extension().is_some_and(|e| e == "wasm"));
     plugins.sort();
     if plugins.is_empty() || !shim.is_file() {
-        println!("cargo::warning=no built-in plugins to embed: run `cargo xtask plugins` for a binary that can serve");
+        println!(
+            "cargo::warning=no built-in plugins to embed: run `cargo xtask plugins` for a binary that can serve"
+        );
     }
 
     let mut out = String::from("pub(crate) static PLUGINS: &[(&str, &[u8])] = &[\n");

@@ -186,10 +186,20 @@ pub trait ApiClient: Send + Sync + 'static {
     async fn watch(&self, gvr: &Gvr, options: &WatchOptions) -> Result<WatchStream, ApiError>;
 
     /// POST: creates an object, or a subresource such as `binding`, `eviction` or `token`.
-    async fn create(&self, at: ResourceRef<'_>, body: Bytes, options: &WriteOptions) -> Result<Arc<Object>, ApiError>;
+    async fn create(
+        &self,
+        at: ResourceRef<'_>,
+        body: Bytes,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, ApiError>;
 
     /// PUT: replaces; optimistic where the body has a resourceVersion.
-    async fn update(&self, at: ResourceRef<'_>, body: Bytes, options: &WriteOptions) -> Result<Arc<Object>, ApiError>;
+    async fn update(
+        &self,
+        at: ResourceRef<'_>,
+        body: Bytes,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, ApiError>;
 
     /// PATCH.
     async fn patch(

@@ -104,7 +104,8 @@ impl Informer {
             indexes: self.index_fns.iter().map(|_| Index::default()).collect(),
             resource_version: 0,
         };
-        let cache = Cache { state: Arc::new(RwLock::new(state)), index_fns: Arc::new(self.index_fns), revision };
+        let cache =
+            Cache { state: Arc::new(RwLock::new(state)), index_fns: Arc::new(self.index_fns), revision };
         let writer = Writer { cache: cache.clone(), handlers: self.handlers, revision: revision_tx };
         let run = run(self.client, self.gvr, self.options, writer, cancel);
         (cache, run)

@@ -11,8 +11,8 @@ pub mod lease;
 pub mod workqueue;
 
 pub use api::{
-    ApiClient, ApiError, DeleteOptions, ListOptions, ObjectList, PatchType, Propagation, ResourceRef, WatchEvent,
-    WatchOptions, WatchStream, WriteOptions,
+    ApiClient, ApiError, DeleteOptions, ListOptions, ObjectList, PatchType, Propagation, ResourceRef,
+    WatchEvent, WatchOptions, WatchStream, WriteOptions,
 };
 pub use informer::{Cache, Delta, IndexFn, Informer};
 pub use lease::{Fence, Leader, LeaderConfig, LeaderElector, Leadership};

@@ -21,6 +21,8 @@ fn route_source() -> Option<IpAddr> {
 fn first_of_a_link() -> Option<IpAddr> {
     getifaddrs()
         .ok()?
-        .filter(|i| i.flags.contains(InterfaceFlags::IFF_UP) && !i.flags.contains(InterfaceFlags::IFF_LOOPBACK))
+        .filter(|i| {
+            i.flags.contains(InterfaceFlags::IFF_UP) && !i.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+        })
         .find_map(|i| i.address?.as_sockaddr_in().map(|a| IpAddr::V4(a.ip())))
 }

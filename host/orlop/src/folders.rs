@@ -29,7 +29,8 @@ impl Layout {
     /// # Errors
     /// Where it is not.
     pub(crate) fn existing(data: &Path) -> Result<Self> {
-        let data = fs::canonicalize(data).with_context(|| format!("cannot use the data folder {}", data.display()))?;
+        let data = fs::canonicalize(data)
+            .with_context(|| format!("cannot use the data folder {}", data.display()))?;
         Ok(Self { data })
     }
 

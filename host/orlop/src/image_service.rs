@@ -102,7 +102,9 @@ pub(crate) fn serve(
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).with_context(context)?;
     }
     match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(context),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(context);
+        }
         _ => {}
     }
     let listener = UnixListener::bind(socket).with_context(context)?;

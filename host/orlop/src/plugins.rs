@@ -12,5 +12,5 @@ pub(crate) mod health;
 pub(crate) mod manager;
 pub(crate) mod object;
 pub(crate) mod policy;
-pub(crate) mod set;
 pub(crate) mod scheduler;
+pub(crate) mod set;

@@ -5,8 +5,8 @@ mod pod_network;
 mod requirements;
 
 use crate::cli::ServerArgs;
-use crate::folders::Layout;
 use crate::deciders::{self, Deciders};
+use crate::folders::Layout;
 use crate::{address, embedded, error_chain, image_service};
 use anyhow::{Context, Result, anyhow, bail};
 use orlop_apiserver::pki::{self, Names, Pki};
@@ -130,6 +130,9 @@ async fn start(
     store_cancel: &CancellationToken,
 ) -> Result<()> {
     let layout = &settings.layout;
+    // First what only one process may hold: whoever comes second is told so before anything is done.
+    let containers = containers(settings, tasks, cancel).await?;
+    image_service::serve(&layout.image_socket(), containers.clone(), tasks, cancel)?;
     let store = RaftStore::open(
         &layout.store(),
         orlop_raft::Options::default(),
@@ -183,8 +186,6 @@ async fn start(
     tracing::info!(%url, "serving the API");
     deciders.run();
 
-    let containers = containers(settings, tasks, cancel).await?;
-    image_service::serve(&layout.image_socket(), containers.clone(), tasks, cancel)?;
     let node_user = UserInfo::new(format!("system:node:{}", settings.node_name), ["system:nodes"]);
     let node = Node::new(node_config(settings, &pki)?, api.loopback(node_user), containers);
     let ends_all = cancel.clone();
@@ -231,12 +232,7 @@ fn node_config(settings: &Settings, pki: &Pki) -> Result<NodeConfig> {
     Ok(config)
 }
 
-fn proxy(
-    settings: &Settings,
-    client: Arc<dyn ApiClient>,
-    tasks: &TaskTracker,
-    cancel: &CancellationToken,
-) {
+fn proxy(settings: &Settings, client: Arc<dyn ApiClient>, tasks: &TaskTracker, cancel: &CancellationToken) {
     let config = orlop_proxy::Config::new(settings.node_name.clone(), Some(settings.args.pod_cidr.clone()));
     let proxy = orlop_proxy::Proxy::new(client, config);
     let proxy_cancel = cancel.child_token();

@@ -134,6 +134,11 @@ impl Profile {
         self.plugins.iter().map(|p| p.descriptor.name.as_str())
     }
 
+    /// Name and plugins in one line, for the log.
+    pub(crate) fn summary(&self) -> String {
+        format!("{}: {}", self.name, self.plugins().collect::<Vec<_>>().join(" "))
+    }
+
     /// What of a pod decides about its class. Pods are of one class where the pointers are equal.
     #[must_use]
     pub fn define(&mut self, pod: &Value) -> Arc<ClassDef> {

@@ -102,11 +102,12 @@ impl Scheduler {
     pub fn reload(&self, config: SchedulerConfig) -> Result<(), SchedulerError> {
         let profiles = build(&config, self.options.plugins.as_ref())?;
         let backoff = config.backoff;
+        let enabled = profiles.iter().map(Profile::summary).collect::<Vec<_>>().join("; ");
         *self.config.lock() = config;
         if let Some(running) = &*self.running.lock() {
             running.inbox.profiles(profiles, backoff);
         }
-        tracing::info!("scheduler profiles put to work");
+        tracing::info!(profiles = enabled, "scheduler profiles put to work");
         Ok(())
     }
 

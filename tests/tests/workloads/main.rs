@@ -123,11 +123,11 @@ fn the_schema_explains_and_refuses() -> Result<()> {
     ensure!(!out.success && out.stderr.contains("replicaz"), "{out:?}");
     let out = c.try_apply(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: bad}\nspec:\n  selector: {matchLabels: {a: b}}\n  \
-         template:\n    metadata: {labels: {a: c}}\n    spec: {containers: [{name: x, image: y}]}\n",
+         template:\n    metadata: {labels: {a: c}}\n    spec: {containers: [{name: x, image: busybox}]}\n",
     )?;
     ensure!(!out.success && out.stderr.contains("`selector` does not match template `labels`"), "{out:?}");
     let out = c.try_apply(
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: Bad_Name}\nspec: {containers: [{name: x, image: y}]}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: Bad_Name}\nspec: {containers: [{name: x, image: busybox}]}\n",
     )?;
     ensure!(!out.success && out.stderr.contains("RFC 1123"), "{out:?}");
     let out = c.try_kubectl(&["get", "pods", "-l", "a in (b"])?;

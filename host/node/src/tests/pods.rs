@@ -245,7 +245,11 @@ async fn static_pods_and_their_mirrors() {
     c.delete("s-node-a").await;
     let uid = mirror["metadata"]["uid"].clone();
     c.until("s-node-a", "the mirror is back", |p| p["metadata"]["uid"] != uid && ready(p)).await;
-    assert_eq!(c.runtime.running("st"), std::slice::from_ref(&first), "deleting a mirror does not touch the pod");
+    assert_eq!(
+        c.runtime.running("st"),
+        std::slice::from_ref(&first),
+        "deleting a mirror does not touch the pod"
+    );
     write("busybox:2");
     c.until("s-node-a", "the new version runs", |p| {
         p["metadata"]["annotations"]["kubernetes.io/config.mirror"] != hash && ready(p)

@@ -5,8 +5,12 @@ use crate::folders::Layout;
 use crate::image_service::{self, Answer, ListedImage, Request};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use orlop_container::{RuncConfig, RuncRuntime};
+use orlop_container::{RuncConfig, RuncRuntime, RuntimeError};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a server may take to answer after it took the folders.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum ImageCommand {
@@ -47,7 +51,8 @@ pub(crate) enum ImageCommand {
 pub(crate) fn run(command: ImageCommand) -> Result<()> {
     let (request, folders) = match command {
         ImageCommand::Import { file, folders } => {
-            let file = std::fs::canonicalize(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let file =
+                std::fs::canonicalize(&file).with_context(|| format!("cannot read {}", file.display()))?;
             (Request::Import(file), folders)
         }
         ImageCommand::Pull { reference, folders } => (Request::Pull(reference), folders),
@@ -56,22 +61,32 @@ pub(crate) fn run(command: ImageCommand) -> Result<()> {
     };
     let layout = Layout::new(&folders.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let answer = runtime.block_on(async {
-        match image_service::ask(&layout.image_socket(), &request).await? {
-            Some(answer) => anyhow::Ok(answer),
-            None => {
-                let config = RuncConfig::new(layout.containers(), layout.run(), layout.programs());
-                let images = RuncRuntime::open(config).await.context("cannot open the image store")?;
-                Ok(image_service::perform(&images, request).await)
-            }
-        }
-    })?;
+    let answer = runtime.block_on(answer(&layout, request))?;
     match answer {
         Answer::Done(references) => references.iter().for_each(|r| println!("{r}")),
         Answer::Images(images) => print(&images),
         Answer::Failed(why) => bail!("{why}"),
     }
     Ok(())
+}
+
+/// Asks the server; where none runs, does it here. A server that is starting or ending holds the
+/// folders but does not answer: that is waited for.
+async fn answer(layout: &Layout, request: Request) -> Result<Answer> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = image_service::ask(&layout.image_socket(), &request).await? {
+            return Ok(answer);
+        }
+        let config = RuncConfig::new(layout.containers(), layout.run(), layout.programs());
+        match RuncRuntime::open(config).await {
+            Ok(images) => return Ok(image_service::perform(&images, request).await),
+            Err(RuntimeError::FailedPrecondition(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => return Err(error).context("cannot open the image store"),
+        }
+    }
 }
 
 fn print(images: &[ListedImage]) {

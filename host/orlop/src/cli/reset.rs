@@ -29,7 +29,8 @@ pub(crate) fn run(args: &ResetArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let containers = orlop_container::cleanup_all(&layout.containers(), &layout.run())
         .context("cannot remove every container");
-    let rules = runtime.block_on(orlop_proxy::Proxy::cleanup()).context("cannot remove the rules of Services");
+    let rules =
+        runtime.block_on(orlop_proxy::Proxy::cleanup()).context("cannot remove the rules of Services");
     // Which addresses were given does not matter for their removal.
     let pods = "10.244.0.0/24".parse().map_err(|e| anyhow::anyhow!("{e}"));
     let network = pods.and_then(|pods| {

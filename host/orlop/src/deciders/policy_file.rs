@@ -70,7 +70,10 @@ impl PolicyFile {
                     policy.send_replace(Arc::new(fresh));
                 }
                 Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "plugin policy refused, the one before stays");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "plugin policy refused, the one before stays"
+                    );
                 }
             }
         }

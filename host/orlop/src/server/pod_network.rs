@@ -47,7 +47,12 @@ fn host_port(mapping: &PortMapping) -> Option<HostPort> {
 
 #[async_trait]
 impl PodNetwork for PodBridge {
-    async fn attach(&self, pod: &PodKey, netns: &Path, ports: &[PortMapping]) -> Result<Vec<IpAddr>, NetworkError> {
+    async fn attach(
+        &self,
+        pod: &PodKey,
+        netns: &Path,
+        ports: &[PortMapping],
+    ) -> Result<Vec<IpAddr>, NetworkError> {
         let attachment = self.network.attach(&name(pod), netns).await.map_err(refused)?;
         let ports: Vec<HostPort> = ports.iter().filter_map(host_port).collect();
         if !ports.is_empty() {

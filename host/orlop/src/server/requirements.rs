@@ -4,7 +4,8 @@ use anyhow::{Result, bail};
 use std::path::Path;
 
 /// Program and the Debian package that brings it.
-const PROGRAMS: &[(&str, &str)] = &[("runc", "runc"), ("iptables-restore", "iptables"), ("iptables-save", "iptables")];
+const PROGRAMS: &[(&str, &str)] =
+    &[("runc", "runc"), ("iptables-restore", "iptables"), ("iptables-save", "iptables")];
 
 /// Fails with what to install, before anything is begun.
 ///
@@ -12,8 +13,11 @@ const PROGRAMS: &[(&str, &str)] = &[("runc", "runc"), ("iptables-restore", "ipta
 /// Where a program is missing, or we are not root.
 pub(crate) fn check() -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = |program: &str| std::env::split_paths(&path).any(|dir: std::path::PathBuf| Path::new(&dir).join(program).is_file());
-    let mut missing: Vec<(&str, &str)> = PROGRAMS.iter().copied().filter(|(program, _)| !found(program)).collect();
+    let found = |program: &str| {
+        std::env::split_paths(&path).any(|dir: std::path::PathBuf| Path::new(&dir).join(program).is_file())
+    };
+    let mut missing: Vec<(&str, &str)> =
+        PROGRAMS.iter().copied().filter(|(program, _)| !found(program)).collect();
     if !missing.is_empty() {
         let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
         let programs = programs.join(", ");

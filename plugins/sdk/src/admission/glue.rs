@@ -1,8 +1,8 @@
 //! Between the generated exports and [`AdmissionPlugin`].
 
 use super::bindings::exports::orlop::admission::plugin as wit;
-use crate::lifecycle::bindings::exports::orlop::types::lifecycle;
 use super::{AdmissionPlugin, Operation, Outcome, Request, Response};
+use crate::lifecycle::bindings::exports::orlop::types::lifecycle;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 

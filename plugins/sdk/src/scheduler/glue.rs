@@ -1,8 +1,8 @@
 //! Between the generated exports and [`BatchPlugin`].
 
 use super::bindings::exports::orlop::scheduler::plugin as wit;
-use crate::lifecycle::bindings::exports::orlop::types::lifecycle;
 use super::{BatchPlugin, Delta, DictionaryDelta, ListCells};
+use crate::lifecycle::bindings::exports::orlop::types::lifecycle;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::marker::PhantomData;

@@ -1,4 +1,8 @@
 //! One scheduler plugin in WebAssembly, behind the scheduler's trait.
+//!
+//! An answer of a wrong length or range is a failure like a trap: it is counted, told to the user, and
+//! ends the instance. Only answers about pods clear the record of a plugin that failed: one that starts
+//! and mirrors well but traps when it is asked must not look healthy in between.
 
 use orlop_plugin::scheduler as wit;
 use orlop_plugin::scheduler::{SchedulerWorld, prepared};
@@ -15,6 +19,8 @@ pub(crate) struct WasmPlugin {
     descriptor: Descriptor,
     plugin: Plugin<SchedulerWorld>,
     instance: Option<Instance<SchedulerWorld>>,
+    /// Of the node table, as of the last `sync`.
+    slots: usize,
     required: bool,
     observe: Observe,
 }
@@ -48,7 +54,7 @@ impl WasmPlugin {
         let descriptor =
             Descriptor::from_manifest(&manifest.name, &section).map_err(|e| refused(e.to_string()))?;
         let instance = plugin.instantiate().map_err(|e| convert_error(&e))?;
-        Ok(Self { descriptor, plugin, instance: Some(instance), required, observe })
+        Ok(Self { descriptor, plugin, instance: Some(instance), slots: 0, required, observe })
     }
 
     fn call<R>(
@@ -59,10 +65,7 @@ impl WasmPlugin {
             return Err(PluginError::Trap { message: "the instance failed before".to_owned() });
         };
         match f(instance) {
-            Ok(answer) => {
-                (self.observe)(Ok(()));
-                Ok(answer)
-            }
+            Ok(answer) => Ok(answer),
             Err(error) => {
                 // Its memory goes at once, not when it is needed again.
                 self.instance = None;
@@ -70,6 +73,42 @@ impl WasmPlugin {
                 Err(convert_error(&error))
             }
         }
+    }
+
+    /// As [`Self::call`], for an answer about pods: a good one clears the record.
+    fn answer<R>(
+        &mut self,
+        f: impl FnOnce(&mut Instance<SchedulerWorld>) -> Result<R, orlop_plugin::PluginError>,
+    ) -> Result<R, PluginError> {
+        let answer = self.call(f)?;
+        (self.observe)(Ok(()));
+        Ok(answer)
+    }
+
+    fn asked(&self, asked: Rows<'_>) -> usize {
+        match asked {
+            Rows::All => self.slots,
+            Rows::Some(rows) => rows.len(),
+        }
+    }
+}
+
+fn nonsense(message: String) -> orlop_plugin::PluginError {
+    orlop_plugin::PluginError::BadOutput { message }
+}
+
+fn check_length<T>(answer: Vec<T>, wanted: usize, what: &str) -> Result<Vec<T>, orlop_plugin::PluginError> {
+    if answer.len() == wanted {
+        return Ok(answer);
+    }
+    Err(nonsense(format!("{} {what} where {wanted} are due", answer.len())))
+}
+
+fn check_scores(answer: Vec<u8>, wanted: usize) -> Result<Vec<u8>, orlop_plugin::PluginError> {
+    let answer = check_length(answer, wanted, "scores")?;
+    match answer.iter().find(|score| **score > 100) {
+        Some(score) => Err(nonsense(format!("a score of {score}, above 100"))),
+        None => Ok(answer),
     }
 }
 
@@ -137,6 +176,7 @@ impl SchedulerPlugin for WasmPlugin {
     fn sync(&mut self, delta: &Delta) -> Result<Synced, PluginError> {
         let delta = convert_delta(delta);
         let synced = self.call(|i| i.sync(&delta))?;
+        self.slots = delta.slots as usize;
         Ok(Synced { checksum: synced.checksum, stale: synced.stale != 0 })
     }
 
@@ -144,6 +184,9 @@ impl SchedulerPlugin for WasmPlugin {
         let answer = self.call(|i| i.prepare(class, pod))?;
         let answer = answer.map_err(|message| PluginError::Refused { message })?;
         let has = |flag: u32| answer.flags & flag != 0;
+        if has(prepared::SKIP_FILTER) || has(prepared::REJECTED) {
+            (self.observe)(Ok(()));
+        }
         Ok(Prepared {
             skip_filter: has(prepared::SKIP_FILTER),
             skip_score: has(prepared::SKIP_SCORE),
@@ -157,23 +200,26 @@ impl SchedulerPlugin for WasmPlugin {
     }
 
     fn filter(&mut self, class: u32, asked: Rows<'_>) -> Result<Vec<u64>, PluginError> {
-        self.call(|i| i.filter(class, rows(asked)))
+        let words = self.asked(asked).div_ceil(64);
+        self.answer(|i| check_length(i.filter(class, rows(asked))?, words, "words of a bit set"))
     }
 
     fn score(&mut self, class: u32, asked: Rows<'_>) -> Result<Vec<u8>, PluginError> {
-        self.call(|i| i.score(class, rows(asked)))
+        let due = self.asked(asked);
+        self.answer(|i| check_scores(i.score(class, rows(asked))?, due))
     }
 
     fn score_raw(&mut self, class: u32, asked: Rows<'_>) -> Result<Vec<i64>, PluginError> {
-        self.call(|i| i.score_raw(class, rows(asked)))
+        let due = self.asked(asked);
+        self.answer(|i| check_length(i.score_raw(class, rows(asked))?, due, "scores"))
     }
 
     fn normalize(&mut self, class: u32, feasible: &[u64], raw: &[i64]) -> Result<Vec<u8>, PluginError> {
-        self.call(|i| i.normalize(class, feasible, raw))
+        self.answer(|i| check_scores(i.normalize(class, feasible, raw)?, raw.len()))
     }
 
     fn explain(&mut self, class: u32, rows: &[u32]) -> Result<Explanation, PluginError> {
-        let answer = self.call(|i| i.explain(class, rows))?;
+        let answer = self.answer(|i| i.explain(class, rows))?;
         let reason = |r: wit::Reason| Reason { text: r.text, unresolvable: r.code == 1 };
         Ok(Explanation {
             reasons: answer.reasons.into_iter().map(reason).collect(),
