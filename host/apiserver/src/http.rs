@@ -2,7 +2,7 @@
 
 use crate::authn::certificate_user;
 use crate::authz::Attributes;
-use crate::body::{self, ResponseBody};
+use crate::body::{self, Chain, ResponseBody};
 use crate::core::{Core, RequestCx};
 use crate::handlers;
 use crate::impersonate;
@@ -12,9 +12,9 @@ use crate::path::{self, ResourcePath, Route};
 use crate::query::{Query, percent_decode};
 use crate::status;
 use crate::user::UserInfo;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderValue, Method, Request, Response, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -29,7 +29,9 @@ use tokio_rustls::TlsAcceptor;
 
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long open connections may take to finish at shutdown.
+/// Bytes of an unwanted body that are read before the answer is sent.
+const MOST_DRAINED: usize = 64 << 20;
+/// How long open connections may take to finish at shutdown, and unwanted bodies to end.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// A request as handlers see it.
@@ -41,9 +43,13 @@ pub(crate) struct HttpRequest {
     pub(crate) headers: http::HeaderMap,
     /// For streams that take the connection over.
     pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
-    body: Option<Incoming>,
+    body: BodySlot,
     max_body: usize,
 }
+
+/// The body while nobody has read it. What a handler leaves here is read to its end before the
+/// answer is sent: a client that still sends may otherwise never see the answer.
+type BodySlot = Arc<parking_lot::Mutex<Option<Incoming>>>;
 
 impl HttpRequest {
     pub(crate) fn header(&self, name: header::HeaderName) -> Option<&str> {
@@ -55,20 +61,26 @@ impl HttpRequest {
     /// # Errors
     /// 413 where it is too large, 400 where it breaks off.
     pub(crate) async fn body(&mut self) -> Result<Bytes, Status> {
-        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
-        match Limited::new(body, self.max_body).collect().await {
-            Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Status::failure(
-                Reason::RequestEntityTooLarge,
-                format!("Request entity too large: limit is {}", self.max_body),
-            )),
-            Err(error) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
+        let Some(mut body) = self.take_body() else { return Ok(Bytes::new()) };
+        let mut chain = Chain::default();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| Status::bad_request(format!("the body could not be read: {e}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if chain.remaining() + data.len() > self.max_body {
+                *self.body.lock() = Some(body);
+                return Err(Status::failure(
+                    Reason::RequestEntityTooLarge,
+                    format!("Request entity too large: limit is {}", self.max_body),
+                ));
+            }
+            chain.push(data);
         }
+        Ok(chain.into_bytes())
     }
 
     /// The body, unread, for proxies.
     pub(crate) fn take_body(&mut self) -> Option<Incoming> {
-        self.body.take()
+        self.body.lock().take()
     }
 }
 
@@ -161,6 +173,7 @@ async fn answer(
     let began = Instant::now();
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
+    let slot: BodySlot = Arc::new(parking_lot::Mutex::new(Some(body)));
     let raw_query = parts.uri.query().unwrap_or_default().to_owned();
     let request = HttpRequest {
         method: parts.method,
@@ -169,7 +182,7 @@ async fn answer(
         raw_query,
         headers: parts.headers,
         upgrade,
-        body: Some(body),
+        body: slot.clone(),
         max_body: core.config.max_body,
     };
     let route = path::route(&request.path);
@@ -181,6 +194,10 @@ async fn answer(
         Ok(response) => response,
         Err(status) => status_response(&status),
     };
+    let unread = slot.lock().take();
+    if let Some(body) = unread {
+        drain(body).await;
+    }
     let id = uuid::Uuid::new_v4().to_string();
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("audit-id", value);
@@ -195,6 +212,20 @@ async fn answer(
     }
     core.metrics.observe(series, code, began.elapsed());
     Ok(response)
+}
+
+/// Reads what a client still sends, within bounds.
+async fn drain(mut body: Incoming) {
+    let read = async {
+        let mut left = MOST_DRAINED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(length) else { return };
+            left = rest;
+        }
+    };
+    // Whoever sends longer than that is cut off.
+    let _ = tokio::time::timeout(DRAIN, read).await;
 }
 
 fn describe(request: &HttpRequest, route: &Route, watching: bool) -> (&'static str, Series) {

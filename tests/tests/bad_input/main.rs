@@ -85,7 +85,7 @@ fn requests_that_make_no_sense_get_a_status() -> Result<()> {
         fs::write(&file, body)?;
         let out = capture(
             c.command("curl")
-                .args(["-s", "-k", "-X", "POST", "-H", &format!("Content-Type: {content_type}")])
+                .args(["-sS", "-k", "-X", "POST", "-H", &format!("Content-Type: {content_type}")])
                 .arg("--cert")
                 .arg(c.dir().join("data/pki/admin.crt"))
                 .arg("--key")

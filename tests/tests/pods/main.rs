@@ -35,8 +35,16 @@ fn files_environment_and_init_containers() -> Result<()> {
         "files",
         "restartPolicy: Never
 initContainers:
-- {name: first, image: busybox, imagePullPolicy: Never, command: [sh, -c, 'echo one > /work/a']}
-- {name: second, image: busybox, imagePullPolicy: Never, command: [sh, -c, 'cat /work/a > /work/b; echo two >> /work/b']}
+- name: first
+  image: busybox
+  imagePullPolicy: Never
+  command: [sh, -c, 'echo one > /work/a']
+  volumeMounts: [{name: work, mountPath: /work}]
+- name: second
+  image: busybox
+  imagePullPolicy: Never
+  command: [sh, -c, 'cat /work/a > /work/b; echo two >> /work/b']
+  volumeMounts: [{name: work, mountPath: /work}]
 containers:
 - name: main
   image: busybox

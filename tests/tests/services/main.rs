@@ -40,15 +40,7 @@ spec:
 ";
 
 fn fetch(c: &Cluster, address: &str) -> Result<Option<String>> {
-    let out = capture(c.command("busybox").args([
-        "wget",
-        "-q",
-        "-T",
-        "2",
-        "-O",
-        "-",
-        &format!("http://{address}/"),
-    ]))?;
+    let out = capture(c.command("curl").args(["-sf", "-m", "2", &format!("http://{address}/")]))?;
     Ok(out.success.then(|| out.stdout.trim().to_owned()))
 }
 
@@ -75,13 +67,10 @@ fn traffic_flows_and_follows_the_endpoints() -> Result<()> {
     eventually("the node port", || fetch(&c, &format!("{node}:30123")))?;
     // From another host.
     let out = eventually("the node port from outside", || {
-        let out = capture(std::process::Command::new("busybox").args([
-            "wget",
-            "-q",
-            "-T",
+        let out = capture(std::process::Command::new("curl").args([
+            "-sf",
+            "-m",
             "2",
-            "-O",
-            "-",
             &format!("http://{node}:30123/"),
         ]))?;
         Ok(out.success.then_some(out.stdout))
@@ -97,13 +86,10 @@ fn traffic_flows_and_follows_the_endpoints() -> Result<()> {
         let out =
             capture(std::process::Command::new("nsenter").arg(format!("--net=/proc/{pid}/ns/net")).args([
                 "--",
-                "busybox",
-                "wget",
-                "-q",
-                "-T",
+                "curl",
+                "-sf",
+                "-m",
                 "2",
-                "-O",
-                "-",
                 &format!("http://{vip}/"),
             ]))?;
         Ok(out.success.then(|| out.stdout.trim().to_owned()))
