@@ -4,6 +4,7 @@
 //! sees to that); only the API server and administrators hold one that gets this far.
 
 mod routes;
+mod spdy;
 mod stats;
 mod streams;
 pub(crate) mod tls;

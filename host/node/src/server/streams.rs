@@ -1,42 +1,47 @@
-//! exec, attach and port-forward over WebSocket: `v5.channel.k8s.io`, `v4.channel.k8s.io`, and
-//! their base64 variants.
+//! exec, attach and port-forward: what a client asks for, how it is joined with the runtime, and
+//! which upgrade carries it.
 //!
-//! A frame begins with its channel: 0 stdin, 1 stdout, 2 stderr, 3 the final `Status`, 4 terminal
-//! sizes; in v5, 255 closes the channel that its next byte names.
+//! Two carriers share this code: WebSocket (`streams/websocket.rs`) and SPDY/3.1
+//! (`streams/spdy.rs`), the latter also inside the messages of a WebSocket.
+
+mod spdy;
+mod websocket;
 
 use super::routes::{Query, Refusal};
+use super::spdy::SpdyError;
 use super::{Body, Server, full};
-use crate::pod::actions::chain;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use crate::pod::actions::{Shared, chain};
 use bytes::Bytes;
-use futures::{SinkExt, Stream, StreamExt};
+use futures::{Stream, StreamExt};
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use orlop_container::cri::{AttachRequest, ExecRequest, ExecSession, TerminalSize};
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-#[cfg(test)]
-mod tests;
+/// Subprotocols of a command over SPDY.
+const COMMAND: [&str; 1] = ["v4.channel.k8s.io"];
+/// Subprotocols of a port-forward over SPDY.
+const FORWARD: [&str; 1] = ["portforward.k8s.io"];
+/// Names the subprotocols that a SPDY client offers, and the one that the server takes.
+const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+/// What is read at once from a process or a connection, in bytes.
+const BLOCK: usize = 16 * 1024;
 
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
-
-const PROTOCOLS: [&str; 4] =
-    ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "base64.channel.k8s.io"];
+/// Why a stream ended early.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error(transparent)]
+    WebSocket(#[from] WsError),
+    #[error(transparent)]
+    Spdy(#[from] SpdyError),
+}
 
 /// Which streams a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub(super) struct Wants {
     stdout: bool,
     stderr: bool,
     tty: bool,
+    /// Whether the client will send terminal sizes: it believes that there is a terminal.
+    sizes: bool,
 }
 
 impl Wants {
@@ -55,6 +62,7 @@ impl Wants {
             // A terminal has one output.
             stderr: query.flag(&["error", "stderr"]) && !tty,
             tty,
+            sizes: query.flag(&["tty"]),
         };
         if !wants.stdin && !wants.stdout && !wants.stderr {
             let message = "you must specify at least 1 of stdin, stdout, stderr";
@@ -64,89 +72,82 @@ impl Wants {
     }
 }
 
-/// How frames look on the wire.
+// === the upgrade ===
+
+/// What carries the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wire {
-    base64: bool,
-    closes: bool,
+enum Carrier {
+    /// WebSocket, with this subprotocol.
+    WebSocket(&'static str),
+    /// SPDY in the messages of a WebSocket.
+    Tunnel,
+    Spdy,
 }
 
-impl Wire {
-    fn of(protocol: &str) -> Self {
-        Self { base64: protocol.contains("base64"), closes: protocol.starts_with("v5") }
-    }
-
-    fn encode(self, channel: u8, data: &[u8]) -> Message {
-        if self.base64 {
-            let mut text = String::with_capacity(1 + data.len() * 4 / 3 + 4);
-            text.push(char::from(b'0' + channel));
-            STANDARD.encode_string(data, &mut text);
-            return Message::text(text);
-        }
-        let mut frame = Vec::with_capacity(data.len() + 1);
-        frame.push(channel);
-        frame.extend_from_slice(data);
-        Message::binary(frame)
-    }
-
-    /// Channel and data; `None` for what is no frame.
-    fn decode(self, message: &Message) -> Option<(u8, Vec<u8>)> {
-        match message {
-            Message::Binary(b) if !self.base64 => b.split_first().map(|(c, rest)| (*c, rest.to_vec())),
-            Message::Text(t) if self.base64 => {
-                let (channel, rest) = t.as_bytes().split_first()?;
-                Some((channel.checked_sub(b'0')?, STANDARD.decode(rest).ok()?))
-            }
-            // Some clients send text frames with plain channels.
-            Message::Text(t) => t.as_bytes().split_first().map(|(c, rest)| (*c, rest.to_vec())),
-            _ => None,
-        }
-    }
+/// What a header with lists names, over all its lines.
+fn listed(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let lines = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
+    lines.flat_map(|v| v.split(',').map(|p| p.trim().to_owned())).filter(|p| !p.is_empty()).collect()
 }
 
-/// Checks the upgrade and picks a protocol.
-fn negotiate(request: &Request<Incoming>) -> Result<(Response<Body>, &'static str), Refusal> {
-    let header =
-        |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or_default();
-    let upgrade = header(UPGRADE).to_ascii_lowercase();
-    if upgrade.contains("spdy") {
-        let message =
-            "SPDY is not supported by this node: use WebSocket with the subprotocol v5.channel.k8s.io";
-        return Err((StatusCode::BAD_REQUEST, message.to_owned()));
-    }
-    if upgrade != "websocket" {
-        let message = "unable to upgrade: a WebSocket upgrade request is needed";
-        return Err((StatusCode::BAD_REQUEST, message.to_owned()));
-    }
-    let key = header(SEC_WEBSOCKET_KEY);
-    if key.is_empty() {
-        return Err((StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key header is missing".to_owned()));
-    }
-    let offered: Vec<String> = request
-        .headers()
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(',').map(|p| p.trim().to_owned()))
-        .collect();
-    let Some(protocol) = PROTOCOLS.into_iter().find(|p| offered.iter().any(|o| o == p)) else {
-        let message = format!(
-            "unable to upgrade: unsupported protocols {offered:?}; this node speaks {}",
-            PROTOCOLS.join(", ")
-        );
-        return Err((StatusCode::FORBIDDEN, message));
-    };
+/// Checks the upgrade and picks a carrier and a protocol. `spdy` are the subprotocols over SPDY.
+fn negotiate(headers: &HeaderMap, spdy: &[&'static str]) -> Result<(Response<Body>, Carrier), Refusal> {
+    let upgrade = headers.get(UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     let mut response = Response::new(full(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
-        .map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
-    let headers = response.headers_mut();
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
-    Ok((response, protocol))
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    match upgrade.as_str() {
+        "spdy/3.1" => {
+            let protocol = pick_spdy(&listed(headers, &STREAM_PROTOCOL), spdy)?;
+            response.headers_mut().insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+            response.headers_mut().insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
+            Ok((response, Carrier::Spdy))
+        }
+        "websocket" => {
+            let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+            if key.is_empty() {
+                return Err((StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key header is missing".to_owned()));
+            }
+            let (protocol, carrier) = pick_websocket(&listed(headers, &SEC_WEBSOCKET_PROTOCOL), spdy)?;
+            let accept = HeaderValue::from_str(&derive_accept_key(key))
+                .map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
+            response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+            Ok((response, carrier))
+        }
+        _ => {
+            let message = "unable to upgrade: a WebSocket or SPDY/3.1 upgrade request is needed";
+            Err((StatusCode::BAD_REQUEST, message.to_owned()))
+        }
+    }
 }
+
+fn pick_spdy(offered: &[String], accepted: &[&'static str]) -> Result<&'static str, Refusal> {
+    accepted.iter().find(|p| offered.iter().any(|o| o == *p)).copied().ok_or_else(|| {
+        let message = format!(
+            "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts {accepted:?}"
+        );
+        (StatusCode::FORBIDDEN, message)
+    })
+}
+
+fn pick_websocket(offered: &[String], spdy: &[&'static str]) -> Result<(&'static str, Carrier), Refusal> {
+    let has = |protocol: &str| offered.iter().any(|o| o == protocol);
+    if spdy.contains(&FORWARD[0]) && has(websocket::TUNNEL) {
+        return Ok((websocket::TUNNEL, Carrier::Tunnel));
+    }
+    let known = websocket::PROTOCOLS.into_iter().find(|p| has(p));
+    known.map(|p| (p, Carrier::WebSocket(p))).ok_or_else(|| {
+        let message = format!(
+            "unable to upgrade: unsupported protocols {offered:?}; this node speaks {}",
+            websocket::PROTOCOLS.join(", ")
+        );
+        (StatusCode::FORBIDDEN, message)
+    })
+}
+
+// === commands ===
 
 /// Answers an exec (with a command) or attach (without) and serves it once upgraded.
 pub(super) fn exec(
@@ -156,48 +157,54 @@ pub(super) fn exec(
     command: Option<Vec<String>>,
     wants: Wants,
 ) -> Result<Response<Body>, Refusal> {
-    let (response, protocol) = negotiate(&request)?;
+    let (response, carrier) = negotiate(request.headers(), &COMMAND)?;
     let upgraded = hyper::upgrade::on(&mut request);
     let (shared, cancel) = (server.shared.clone(), server.cancel.clone());
     server.tasks.spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+        let io = TokioIo::new(upgraded);
         let open = async {
-            let Wants { stdin, stdout, stderr, tty } = wants;
-            match command {
+            let Wants { stdin, stdout, stderr, tty, .. } = wants;
+            let container_id = id;
+            let opened = match command {
                 Some(cmd) => {
-                    shared
-                        .runtime
-                        .exec(ExecRequest { container_id: id, cmd, tty, stdin, stdout, stderr })
-                        .await
+                    let request = ExecRequest { container_id, cmd, tty, stdin, stdout, stderr };
+                    shared.runtime.exec(request).await
                 }
                 None => {
-                    shared
-                        .runtime
-                        .attach(AttachRequest { container_id: id, tty, stdin, stdout, stderr })
-                        .await
+                    let request = AttachRequest { container_id, tty, stdin, stdout, stderr };
+                    shared.runtime.attach(request).await
                 }
-            }
+            };
+            opened.map_err(|e| chain(&e))
         };
         let serve = async {
-            match open.await {
-                Ok(session) => serve(socket, Wire::of(protocol), wants, session).await,
-                Err(e) => refuse(socket, Wire::of(protocol), &chain(&e)).await,
+            match carrier {
+                Carrier::WebSocket(protocol) => {
+                    websocket::command(io, protocol, wants, open).await.map_err(StreamError::from)
+                }
+                Carrier::Spdy | Carrier::Tunnel => {
+                    spdy::command(io, wants, open).await.map_err(StreamError::from)
+                }
             }
         };
         tokio::select! {
             () = cancel.cancelled() => {}
-            result = serve => if let Err(error) = result {
-                tracing::debug!(%error, "a stream ended early");
-            }
+            result = serve => report(result),
         }
     });
     Ok(response)
 }
 
+fn report(result: Result<(), StreamError>) {
+    if let Err(error) = result {
+        tracing::debug!(error = chain(&error), "a stream ended early");
+    }
+}
+
 /// The final `Status` of a command.
-fn exit_status(result: &Result<i32, String>) -> serde_json::Value {
-    match result {
+fn exit_status(result: &Result<i32, String>) -> Vec<u8> {
+    let status = match result {
         Ok(0) => json!({"metadata": {}, "status": "Success"}),
         Ok(code) => json!({
             "metadata": {}, "status": "Failure",
@@ -210,61 +217,8 @@ fn exit_status(result: &Result<i32, String>) -> serde_json::Value {
             "message": format!("Internal error occurred: {why}"),
             "details": {"causes": [{"message": why}]}
         }),
-    }
-}
-
-async fn refuse<S>(mut socket: WebSocketStream<S>, wire: Wire, why: &str) -> Result<(), WsError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let status = exit_status(&Err(why.to_owned()));
-    socket.send(wire.encode(ERROR, status.to_string().as_bytes())).await?;
-    socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await
-}
-
-async fn pump<R: AsyncRead + Unpin>(reader: Option<R>, channel: u8, wire: Wire, out: mpsc::Sender<Message>) {
-    let Some(mut reader) = reader else { return };
-    let mut block = vec![0; 16 * 1024];
-    while let Ok(n) = reader.read(&mut block).await {
-        if n == 0 || out.send(wire.encode(channel, block.get(..n).unwrap_or_default())).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Takes what the client sends. Returns when it has gone.
-async fn receive(
-    mut frames: impl Stream<Item = Result<Message, WsError>> + Unpin,
-    wire: Wire,
-    mut stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    resize: Option<mpsc::Sender<TerminalSize>>,
-) {
-    while let Some(Ok(message)) = frames.next().await {
-        if message.is_close() {
-            return;
-        }
-        match wire.decode(&message) {
-            Some((STDIN, data)) => {
-                if let Some(writer) = &mut stdin
-                    && (writer.write_all(&data).await.is_err() || writer.flush().await.is_err())
-                {
-                    // The command does not read any more; it may still write.
-                    stdin = None;
-                }
-            }
-            Some((RESIZE, data)) => {
-                if let (Some(resize), Some(size)) = (&resize, terminal_size(&data)) {
-                    let _ = resize.send(size).await;
-                }
-            }
-            Some((CLOSE, data)) if wire.closes && data.first() == Some(&STDIN) => {
-                if let Some(mut writer) = stdin.take() {
-                    let _ = writer.shutdown().await;
-                }
-            }
-            _ => {}
-        }
-    }
+    };
+    status.to_string().into_bytes()
 }
 
 fn terminal_size(data: &[u8]) -> Option<TerminalSize> {
@@ -273,125 +227,223 @@ fn terminal_size(data: &[u8]) -> Option<TerminalSize> {
     Some(TerminalSize { width: side("Width")?, height: side("Height")? })
 }
 
-/// Joins a session with a socket until the command ends or the client goes.
-async fn serve<S>(
-    socket: WebSocketStream<S>,
-    wire: Wire,
-    wants: Wants,
-    session: ExecSession,
-) -> Result<(), WsError>
+/// What a client sends to a command.
+#[derive(Debug)]
+enum Input {
+    Stdin(Bytes),
+    EndOfStdin,
+    Resize(TerminalSize),
+}
+
+/// What goes to the client of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    Stdout,
+    Stderr,
+    /// The final `Status`.
+    Status,
+}
+
+async fn pump<R, T>(reader: Option<R>, out: &mpsc::Sender<T>, encode: impl Fn(&[u8]) -> T)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    R: AsyncRead + Unpin,
 {
-    let (mut sink, frames) = socket.split();
-    let ExecSession { stdin, stdout, stderr, resize, exit } = session;
-    // Tells the client that the streams are open.
-    let first = if wants.stdout {
-        STDOUT
-    } else if wants.stderr {
-        STDERR
-    } else {
-        ERROR
-    };
-    sink.send(wire.encode(first, &[])).await?;
-    let (tx, mut rx) = mpsc::channel::<Message>(8);
+    let Some(mut reader) = reader else { return };
+    let mut block = vec![0; BLOCK];
+    while let Ok(n) = reader.read(&mut block).await {
+        if n == 0 || out.send(encode(block.get(..n).unwrap_or_default())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Joins a session with a client until the command has ended and its output and `Status` are in
+/// `out`, or until `input` ends: the client has gone.
+async fn join<T>(
+    session: ExecSession,
+    mut input: impl Stream<Item = Input> + Unpin,
+    out: mpsc::Sender<T>,
+    encode: impl Fn(Output, &[u8]) -> T,
+) {
+    let ExecSession { mut stdin, stdout, stderr, resize, exit } = session;
     let output = async {
         let both = futures::future::join(
-            pump(stdout, STDOUT, wire, tx.clone()),
-            pump(stderr, STDERR, wire, tx.clone()),
+            pump(stdout, &out, |data| encode(Output::Stdout, data)),
+            pump(stderr, &out, |data| encode(Output::Stderr, data)),
         );
         let (exit, _) = futures::future::join(exit, both).await;
         let status = exit_status(&exit.map_err(|e| chain(&e)));
-        let _ = tx.send(wire.encode(ERROR, status.to_string().as_bytes())).await;
-        drop(tx);
+        let _ = out.send(encode(Output::Status, &status)).await;
     };
-    let send = async {
-        while let Some(message) = rx.recv().await {
-            sink.send(message).await?;
+    let receive = async {
+        while let Some(item) = input.next().await {
+            match item {
+                Input::Stdin(data) => {
+                    if let Some(writer) = &mut stdin
+                        && (writer.write_all(&data).await.is_err() || writer.flush().await.is_err())
+                    {
+                        // The command does not read any more; it may still write.
+                        stdin = None;
+                    }
+                }
+                Input::EndOfStdin => {
+                    if let Some(mut writer) = stdin.take() {
+                        let _ = writer.shutdown().await;
+                    }
+                }
+                Input::Resize(size) => {
+                    if let Some(resize) = &resize {
+                        let _ = resize.send(size).await;
+                    }
+                }
+            }
         }
-        sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
-        sink.flush().await
     };
     tokio::select! {
-        ((), sent) = futures::future::join(output, send) => sent,
-        () = receive(frames, wire, stdin, resize) => Ok(()),
+        () = output => {}
+        () = receive => {}
     }
 }
 
 // === port-forward ===
 
-/// Answers a port-forward and serves it once upgraded: per port a data channel and an error
-/// channel, each of which begins with the port.
+/// Answers a port-forward and serves it once upgraded. Over SPDY the streams name the ports, else
+/// the request does.
 pub(super) fn port_forward(
     server: &Server,
     mut request: Request<Incoming>,
     sandbox: String,
     ports: Vec<u16>,
 ) -> Result<Response<Body>, Refusal> {
-    let (response, protocol) = negotiate(&request)?;
-    if ports.is_empty() || ports.len() > 100 {
+    let (response, carrier) = negotiate(request.headers(), &FORWARD)?;
+    if matches!(carrier, Carrier::WebSocket(_)) && (ports.is_empty() || ports.len() > 100) {
         let message = "query parameter \"port\" is required, at most 100 times";
         return Err((StatusCode::BAD_REQUEST, message.to_owned()));
     }
     let upgraded = hyper::upgrade::on(&mut request);
-    let (shared, cancel) = (server.shared.clone(), server.cancel.clone());
-    let wire = Wire::of(protocol);
+    let pod = Forward { shared: server.shared.clone(), sandbox: sandbox.into() };
+    let cancel = server.cancel.clone();
     server.tasks.spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-        let (mut sink, mut frames) = socket.split();
-        let (tx, mut rx) = mpsc::channel::<Message>(8);
-        let mut writers = Vec::new();
-        let mut readers = Vec::new();
-        for (i, port) in ports.iter().enumerate() {
-            let data = u8::try_from(i * 2).unwrap_or(u8::MAX - 1);
-            for channel in [data, data + 1] {
-                if sink.send(wire.encode(channel, &port.to_le_bytes())).await.is_err() {
-                    return;
+        let io = TokioIo::new(upgraded);
+        let serve = async {
+            match carrier {
+                Carrier::WebSocket(protocol) => {
+                    websocket::forward(io, protocol, &pod, ports).await.map_err(StreamError::from)
                 }
-            }
-            match shared.runtime.port_forward(&sandbox, *port).await {
-                Ok(connection) => {
-                    let (reader, writer) = tokio::io::split(connection);
-                    writers.push(Some(writer));
-                    readers.push(pump(Some(reader), data, wire, tx.clone()));
-                }
-                Err(e) => {
-                    let message = format!("error forwarding port {port} to pod: {}", chain(&e));
-                    let _ = sink.send(wire.encode(data + 1, message.as_bytes())).await;
-                    writers.push(None);
-                }
-            }
-        }
-        drop(tx);
-        let send = async {
-            while let Some(message) = rx.recv().await {
-                if sink.send(message).await.is_err() {
-                    return;
-                }
-            }
-            let _ = sink.close().await;
-        };
-        let receive = async {
-            while let Some(Ok(message)) = frames.next().await {
-                if message.is_close() {
-                    return;
-                }
-                let Some((channel, data)) = wire.decode(&message) else { continue };
-                let writer = writers.get_mut(usize::from(channel / 2)).filter(|_| channel % 2 == 0);
-                if let Some(Some(writer)) = writer
-                    && writer.write_all(&data).await.is_err()
-                {
-                    return;
-                }
+                Carrier::Tunnel => spdy::forward_tunnelled(io, &pod).await.map_err(StreamError::from),
+                Carrier::Spdy => spdy::forward(io, &pod).await.map_err(StreamError::from),
             }
         };
-        let output = futures::future::join(futures::future::join_all(readers), send);
         tokio::select! {
             () = cancel.cancelled() => {}
-            _ = output => {}
-            () = receive => {}
+            result = serve => report(result),
         }
     });
     Ok(response)
+}
+
+/// The pod to which connections are forwarded.
+#[derive(Clone)]
+struct Forward {
+    shared: Arc<Shared>,
+    sandbox: Arc<str>,
+}
+
+/// What goes to the client of a forwarded connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forwarded {
+    Data,
+    /// Why it failed.
+    Error,
+}
+
+impl Forward {
+    /// Connects to a port of the pod and copies both ways until the pod ends the connection. The end
+    /// of `input` is passed on to the pod.
+    async fn carry<T>(
+        &self,
+        port: u16,
+        mut input: mpsc::Receiver<Bytes>,
+        out: &mpsc::Sender<T>,
+        encode: impl Fn(Forwarded, &[u8]) -> T,
+    ) {
+        let connection = match self.shared.runtime.port_forward(&self.sandbox, port).await {
+            Ok(connection) => connection,
+            Err(e) => {
+                let (sandbox, why) = (&self.sandbox, chain(&e));
+                let message = format!("error forwarding port {port} to pod {sandbox}, uid : {why}");
+                let _ = out.send(encode(Forwarded::Error, message.as_bytes())).await;
+                return;
+            }
+        };
+        let (reader, mut writer) = tokio::io::split(connection);
+        let write = async {
+            while let Some(bytes) = input.recv().await {
+                if writer.write_all(&bytes).await.is_err() {
+                    break;
+                }
+            }
+            // What still comes is not wanted: do not let the client wait for it.
+            input.close();
+            while input.try_recv().is_ok() {}
+            let _ = writer.shutdown().await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = pump(Some(reader), out, |data| encode(Forwarded::Data, data)) => {}
+            () = write => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).fold(
+            HeaderMap::new(),
+            |mut all, (n, v)| {
+                all.append(n, v);
+                all
+            },
+        )
+    }
+
+    #[test]
+    fn upgrades() {
+        let version = "x-stream-protocol-version";
+        let offer = headers(&[
+            ("upgrade", "SPDY/3.1"),
+            (version, "v4.channel.k8s.io"),
+            (version, "v3.channel.k8s.io, channel.k8s.io"),
+        ]);
+        let (response, carrier) = negotiate(&offer, &COMMAND).unwrap();
+        assert_eq!((response.status(), carrier), (StatusCode::SWITCHING_PROTOCOLS, Carrier::Spdy));
+        assert_eq!(response.headers()[version], "v4.channel.k8s.io");
+        assert_eq!(response.headers()["upgrade"], "SPDY/3.1");
+        let (code, message) = negotiate(&offer, &FORWARD).unwrap_err();
+        assert_eq!(code, StatusCode::FORBIDDEN);
+        assert!(message.contains("unable to negotiate protocol"), "{message}");
+
+        let tunnel = headers(&[
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "a"),
+            ("sec-websocket-protocol", "SPDY/3.1+portforward.k8s.io"),
+        ]);
+        let (response, carrier) = negotiate(&tunnel, &FORWARD).unwrap();
+        assert_eq!(carrier, Carrier::Tunnel);
+        assert_eq!(response.headers()["sec-websocket-protocol"], "SPDY/3.1+portforward.k8s.io");
+        assert!(negotiate(&tunnel, &COMMAND).is_err());
+        assert!(negotiate(&headers(&[]), &COMMAND).is_err());
+    }
+
+    #[test]
+    fn sizes_of_terminals() {
+        let size = terminal_size(br#"{"Width":80,"Height":24}"#);
+        assert_eq!(size, Some(TerminalSize { width: 80, height: 24 }));
+        assert_eq!(terminal_size(b"{}"), None);
+        assert_eq!(terminal_size(br#"{"Width":99999999,"Height":1}"#), None);
+    }
 }

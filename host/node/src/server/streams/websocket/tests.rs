@@ -2,6 +2,8 @@
 
 use super::*;
 use orlop_container::RuntimeError;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 type Client = WebSocketStream<tokio::io::DuplexStream>;
 
@@ -35,7 +37,7 @@ async fn run(protocol: &str, code: i32, talk: impl AsyncFnOnce(&mut Client) -> V
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
     let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
-    let wants = Wants { stdin: true, stdout: true, stderr: false, tty: false };
+    let wants = Wants { stdin: true, stdout: true, stderr: false, tty: false, sizes: false };
     let server = serve(socket, Wire::of(protocol), wants, shouting(code));
     let (_, seen) = tokio::join!(server, talk(&mut client));
     seen
@@ -99,12 +101,4 @@ async fn base64_frames_and_a_client_that_goes() {
     })
     .await;
     assert_eq!(seen[1], Message::text(format!("1{}", STANDARD.encode("HI"))));
-}
-
-#[test]
-fn sizes_of_terminals() {
-    let size = terminal_size(br#"{"Width":80,"Height":24}"#);
-    assert_eq!(size, Some(TerminalSize { width: 80, height: 24 }));
-    assert_eq!(terminal_size(b"{}"), None);
-    assert_eq!(terminal_size(br#"{"Width":99999999,"Height":1}"#), None);
 }
