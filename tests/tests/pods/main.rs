@@ -204,6 +204,60 @@ fn exec_and_logs_stream() -> Result<()> {
     Ok(())
 }
 
+/// Forwards a port as kubectl does: over SPDY, which newer ones put into a WebSocket.
+#[test]
+fn a_port_is_forwarded() -> Result<()> {
+    use std::io::{BufRead, BufReader};
+    let c = Cluster::start()?;
+    c.apply(&pod(
+        "web",
+        "containers:
+- name: c
+  image: busybox
+  imagePullPolicy: Never
+  command: [sh, -c]
+  args:
+  - |
+    mkdir /www && echo forwarded > /www/index.html && yes | head -c 300000 > /www/big
+    exec httpd -f -p 127.0.0.1:8080 -h /www
+  readinessProbe: {exec: {command: [wget, -q, -O, /dev/null, 'http://127.0.0.1:8080/']}, periodSeconds: 1}",
+    ))?;
+    c.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"])?;
+    let mut kubectl = c
+        .command("kubectl")
+        .args(["port-forward", "pod/web", ":8080", ":81"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let output = kubectl.stdout.take();
+    let check = || -> Result<()> {
+        let mut lines = BufReader::new(output.context("no output")?).lines();
+        let mut address = |port: &str| -> Result<String> {
+            loop {
+                let line = lines.next().context("kubectl ended")??;
+                let address = line.strip_prefix("Forwarding from 127.0.0.1:");
+                if let Some((local, to)) = address.and_then(|rest| rest.split_once(" -> ")) {
+                    ensure!(to == port, "{line}");
+                    return Ok(format!("http://127.0.0.1:{local}"));
+                }
+            }
+        };
+        let (web, closed) = (address("8080")?, address("81")?);
+        let get = |url: &str| orlop_tests::capture(c.command("curl").args(["-sS", "--max-time", "30", url]));
+        let page = get(&web)?;
+        ensure!(page.stdout == "forwarded\n", "{page:?}");
+        for _ in 0..5 {
+            let big = get(&format!("{web}/big"))?;
+            ensure!(big.success && big.stdout.len() == 300_000, "{} bytes, {}", big.stdout.len(), big.stderr);
+        }
+        ensure!(!get(&closed)?.success, "nothing listens on port 81");
+        Ok(())
+    };
+    let checked = check();
+    kubectl.kill()?;
+    kubectl.wait()?;
+    checked
+}
+
 #[test]
 fn a_static_pod_is_mirrored() -> Result<()> {
     let c = Cluster::start()?;

@@ -3,7 +3,6 @@
 
 use anyhow::{Result, ensure};
 use orlop_tests::{Cluster, capture, eventually};
-use std::process::Stdio;
 
 const SERVERS: &str = "apiVersion: apps/v1
 kind: Deployment
@@ -103,7 +102,11 @@ fn traffic_flows_and_follows_the_endpoints() -> Result<()> {
 
     c.kubectl(&["scale", "deployment", "echo", "--replicas=1"])?;
     c.wait_for(&["deployment", "echo"], "{.status.replicas}", "1")?;
-    let left = c.jsonpath(&["pods", "-l", "app=echo"], "{.items[0].metadata.name}")?;
+    // A pod that is ending is listed, but is no replica any more.
+    let left = eventually("one pod to be left", || {
+        let names = c.jsonpath(&["pods", "-l", "app=echo"], "{.items[*].metadata.name}")?;
+        Ok((names.split(' ').count() == 1).then_some(names))
+    })?;
     eventually("the gone server to get no more traffic", || {
         for _ in 0..10 {
             if fetch(&c, &format!("{vip}:80"))?.as_deref() != Some(left.as_str()) {
@@ -114,8 +117,9 @@ fn traffic_flows_and_follows_the_endpoints() -> Result<()> {
     })?;
     c.kubectl(&["scale", "deployment", "echo", "--replicas=0"])?;
     eventually("a refusal where nobody serves", || {
-        let out = capture(c.command("busybox").args(["nc", "-w", "2", &vip, "80"]).stdin(Stdio::null()))?;
-        Ok((!out.success && out.stderr.contains("refused")).then_some(()))
+        let probe = ["-s", "-m", "2", "-w", "%{exitcode}", &format!("http://{vip}/")];
+        // 7: refused; 28: timed out.
+        Ok((capture(c.command("curl").args(probe))?.stdout == "7").then_some(()))
     })
 }
 
