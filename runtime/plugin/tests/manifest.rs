@@ -1,4 +1,5 @@
 //! The manifest parser: strict, and its faults name the field.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "fixtures/support.rs"]

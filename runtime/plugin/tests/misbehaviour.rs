@@ -1,4 +1,5 @@
 //! Plugins that misbehave are refused or contained, each within its deadline.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "fixtures/support.rs"]

@@ -463,5 +463,5 @@ fn base64(text: &str) -> Result<(), usize> {
             _ => return Err(at),
         }
     }
-    if count % 4 == 0 { Ok(()) } else { Err(text.len()) }
+    if count.is_multiple_of(4) { Ok(()) } else { Err(text.len()) }
 }
