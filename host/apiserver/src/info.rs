@@ -45,6 +45,9 @@ pub(crate) async fn answer(
             let document = openapi::v3(&rest.join("/"))?.ok_or_else(status::no_such_path)?;
             return rendered(&request, &document);
         }
+        ["openapi", "v2"] if wants_protobuf(&request) => {
+            return rendered_as(&request, &openapi::v2_protobuf()?, openapi::protobuf::MEDIA);
+        }
         ["openapi", "v2"] => return rendered(&request, &openapi::v2()?),
         ["metrics"] => return Ok(metrics(core)),
         ["healthz" | "livez" | "readyz", check @ ..] => {
@@ -111,8 +114,13 @@ fn matches_etag(request: &HttpRequest, etag: &str) -> bool {
     request.header(header::IF_NONE_MATCH).is_some_and(|v| v.split(',').any(|t| t.trim() == etag))
 }
 
+/// Whether the protobuf form is what the client likes best.
+fn wants_protobuf(request: &HttpRequest) -> bool {
+    let accept = request.header(header::ACCEPT).unwrap_or_default();
+    negotiate::clauses(accept).first().is_some_and(|c| openapi::protobuf::ASKED.contains(&c.media))
+}
+
 fn rendered(request: &HttpRequest, document: &openapi::Document) -> Result<Response<ResponseBody>, Status> {
-    only_get(request)?;
     let accept = request.header(header::ACCEPT).unwrap_or_default();
     let acceptable = accept.is_empty()
         || negotiate::clauses(accept)
@@ -121,15 +129,24 @@ fn rendered(request: &HttpRequest, document: &openapi::Document) -> Result<Respo
     if !acceptable {
         return Err(negotiate::not_acceptable(&["application/json"]));
     }
+    rendered_as(request, document, "application/json")
+}
+
+fn rendered_as(
+    request: &HttpRequest,
+    document: &openapi::Document,
+    media: &'static str,
+) -> Result<Response<ResponseBody>, Status> {
+    only_get(request)?;
     let gzip = request.header(header::ACCEPT_ENCODING).is_some_and(|v| v.contains("gzip"));
     let mut response = if matches_etag(request, &document.etag) {
-        respond(304, "application/json", body::full(Bytes::new()))
+        respond(304, media, body::full(Bytes::new()))
     } else if gzip {
-        let mut response = respond(200, "application/json", body::full(document.compressed.clone()));
+        let mut response = respond(200, media, body::full(document.compressed.clone()));
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response
     } else {
-        respond(200, "application/json", body::full(openapi::plain(document)?))
+        respond(200, media, body::full(openapi::plain(document)?))
     };
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&document.etag) {

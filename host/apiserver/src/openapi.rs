@@ -1,6 +1,8 @@
 //! OpenAPI v3 per group and version, and v2 in one document: rendered when asked for, kept
 //! compressed, named by their hash.
 
+pub(crate) mod protobuf;
+
 use crate::discovery;
 use crate::registry::{Backing, RESOURCES, Resource, Subresource, SubresourceKind};
 use crate::schema;
@@ -85,23 +87,37 @@ pub(crate) fn v3(path: &str) -> Result<Option<Document>, Status> {
 /// # Errors
 /// 500 where rendering fails.
 pub(crate) fn v2() -> Result<Document, Status> {
-    document("v2", || {
-        let served: Vec<&'static Resource> = RESOURCES.iter().collect();
-        json!({
-            "swagger": "2.0",
-            "info": {"title": "Kubernetes", "version": version::GIT_VERSION},
-            "paths": paths(&served, Dialect::V2),
-            "definitions": definitions(&served, Dialect::V2),
-        })
+    document("v2", v2_value)
+}
+
+/// The same as [`protobuf::MEDIA`].
+///
+/// # Errors
+/// 500 where rendering fails.
+pub(crate) fn v2_protobuf() -> Result<Document, Status> {
+    kept("v2-protobuf", || Ok(protobuf::encode(&v2_value())))
+}
+
+fn v2_value() -> Value {
+    let served: Vec<&'static Resource> = RESOURCES.iter().collect();
+    json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": version::GIT_VERSION},
+        "paths": paths(&served, Dialect::V2),
+        "definitions": definitions(&served, Dialect::V2),
     })
 }
 
 fn document(name: &str, render: impl FnOnce() -> Value) -> Result<Document, Status> {
+    kept(name, || serde_json::to_vec(&render()).map_err(|e| Status::internal(e.to_string())))
+}
+
+fn kept(name: &str, render: impl FnOnce() -> Result<Vec<u8>, Status>) -> Result<Document, Status> {
     if let Some(known) = DOCUMENTS.lock().get(name) {
         return Ok(known.clone());
     }
     let fail = |e: std::io::Error| Status::internal(e.to_string());
-    let bytes = serde_json::to_vec(&render()).map_err(|e| Status::internal(e.to_string()))?;
+    let bytes = render()?;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(5));
     gzip.write_all(&bytes).map_err(fail)?;
     let compressed = Bytes::from(gzip.finish().map_err(fail)?);
