@@ -51,8 +51,6 @@ pub struct NodeConfig {
     pub server: Option<NodeServer>,
     /// How often volumes are compared with their sources even where no watch fired.
     pub sync_period: Duration,
-    /// Host and port of the API as a pod reaches it where no `kubernetes` Service is known yet.
-    pub api_server: Option<SocketAddr>,
 }
 
 /// The node's HTTPS endpoint.
@@ -89,7 +87,6 @@ impl NodeConfig {
             cgroup_root: "kubepods".to_owned(),
             server: None,
             sync_period: Duration::from_secs(60),
-            api_server: None,
         }
     }
 

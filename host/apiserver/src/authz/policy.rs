@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What holds where no file is given.
-const BUILT_IN: &str = include_str!("../../data/authorization.yaml");
+const BUILT_IN: &str = include_str!("../../../../policies/authorization.yaml");
 
 /// Why policies cannot be used.
 #[derive(Debug, thiserror::Error)]
