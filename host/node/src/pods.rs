@@ -376,7 +376,13 @@ impl Pods {
         if self.cache.resource_version() == 0 {
             return None;
         }
-        let body = static_pods::mirror_of(static_pod, &self.shared.config.node_name, &self.node_uid.borrow());
+        // A mirror is owned by its Node, so it waits until the Node is registered, as the kubelet's does.
+        let node_uid = self.node_uid.borrow().clone();
+        if node_uid.is_empty() {
+            self.retry_later(key);
+            return None;
+        }
+        let body = static_pods::mirror_of(static_pod, &self.shared.config.node_name, &node_uid);
         let at = ResourceRef::new(&PODS, &key.0, "");
         match self.shared.client.create(at, Bytes::from(body.to_string()), &WriteOptions::default()).await {
             Ok(object) => parse(&object).map(|(_, side)| side),

@@ -28,6 +28,7 @@ async fn door(
     let door =
         PluginAdmission::start(runtime, &manager, policy.subscribe(), api.client(), tasks, cancel.clone())
             .unwrap();
+    manager.users_loaded().wait_for(|loaded| *loaded).await.unwrap();
     (door, policy, cancel)
 }
 
