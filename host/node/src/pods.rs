@@ -376,10 +376,10 @@ impl Pods {
         if self.cache.resource_version() == 0 {
             return None;
         }
-        // A mirror is owned by its Node, so it waits until the Node is registered, as the kubelet's does.
+        // A mirror is owned by its Node, so it waits until the Node is registered, as the kubelet's
+        // does; every static pod is looked at again then.
         let node_uid = self.node_uid.borrow().clone();
         if node_uid.is_empty() {
-            self.retry_later(key);
             return None;
         }
         let body = static_pods::mirror_of(static_pod, &self.shared.config.node_name, &node_uid);
