@@ -1,5 +1,5 @@
 //! The columns of the node table: names, numbers, and the bit that stands for each in a change
-//! mask. The list is that of `wit/scheduler/scheduler.wit`; a test compares it with the SDK's.
+//! mask. The list is that of `wit/scheduler-1/scheduler.wit`; a test compares it with the SDK's.
 
 /// A set of columns, one bit each. The order of bits is internal to the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

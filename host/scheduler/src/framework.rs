@@ -7,6 +7,8 @@
 use crate::columns::{self, ColumnSet};
 use serde::Deserialize;
 use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a plugin gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,10 @@ impl EventSet {
     pub const POD_UPDATE: Self = Self(1 << 6);
     /// The set of plugins or their configuration changed.
     pub const PROFILE: Self = Self(1 << 7);
+    /// A pod was placed, or what plugins read of a placed pod changed.
+    pub const POD_ADD: Self = Self(1 << 8);
+    /// A watched object changed.
+    pub const OBJECTS: Self = Self(1 << 9);
     /// Every event.
     pub const ALL: Self = Self(u32::MAX);
 
@@ -103,11 +109,94 @@ impl EventSet {
             "node/update-labels" => Self::NODE_LABELS,
             "node/update-taints" => Self::NODE_TAINTS,
             "node/update-images" => Self::NODE_IMAGES,
+            "pod/add" => Self::POD_ADD,
             "pod/delete" => Self::POD_DELETE,
+            "objects" => Self::OBJECTS,
             "pod/update" => Self::POD_UPDATE,
             _ => return None,
         })
     }
+}
+
+/// The extension points that a plugin implements, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hooks(pub u32);
+
+impl Hooks {
+    /// PreFilter and Filter.
+    pub const FILTER: Self = Self(1);
+    /// PreScore and Score.
+    pub const SCORE: Self = Self(1 << 1);
+    /// Filters under other circumstances.
+    pub const OVERLAY: Self = Self(1 << 2);
+    /// PreEnqueue.
+    pub const PRE_ENQUEUE: Self = Self(1 << 3);
+    /// QueueSort.
+    pub const QUEUE_SORT: Self = Self(1 << 4);
+    /// Reserve and Unreserve.
+    pub const RESERVE: Self = Self(1 << 5);
+    /// Permit.
+    pub const PERMIT: Self = Self(1 << 6);
+    /// PreBind.
+    pub const PRE_BIND: Self = Self(1 << 7);
+    /// Bind.
+    pub const BIND: Self = Self(1 << 8);
+    /// PostBind.
+    pub const POST_BIND: Self = Self(1 << 9);
+    /// PostFilter, that is preemption.
+    pub const POST_FILTER: Self = Self(1 << 10);
+
+    /// Name in manifests, and bit.
+    pub const TABLE: [(&'static str, Self); 11] = [
+        ("filter", Self::FILTER),
+        ("score", Self::SCORE),
+        ("overlay", Self::OVERLAY),
+        ("pre-enqueue", Self::PRE_ENQUEUE),
+        ("queue-sort", Self::QUEUE_SORT),
+        ("reserve", Self::RESERVE),
+        ("permit", Self::PERMIT),
+        ("pre-bind", Self::PRE_BIND),
+        ("bind", Self::BIND),
+        ("post-bind", Self::POST_BIND),
+        ("post-filter", Self::POST_FILTER),
+    ];
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in the set.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether the sets share a hook.
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// Objects that a plugin is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Watch {
+    /// `v1`, `storage.k8s.io/v1`
+    pub api_version: String,
+    /// Plural.
+    pub resource: String,
+    /// Only objects there.
+    #[serde(default)]
+    pub namespace: String,
+    /// Only objects that it selects.
+    #[serde(default)]
+    pub label_selector: String,
+    /// Paths into the objects; all of each object where empty.
+    #[serde(default)]
+    pub fields: Vec<String>,
 }
 
 /// What a plugin declares about itself.
@@ -115,14 +204,16 @@ impl EventSet {
 pub struct Descriptor {
     /// `NodeResourcesFit`
     pub name: String,
-    /// Whether it filters.
-    pub filter: bool,
-    /// Whether it scores.
-    pub score: bool,
+    /// What it implements.
+    pub hooks: Hooks,
     /// What it is sent of the node table.
     pub columns: ColumnSet,
     /// Paths into the pod.
     pub pod_fields: Vec<String>,
+    /// Paths into placed pods; they make the entries of its dictionary of pods.
+    pub placed_pod_fields: Vec<String>,
+    /// Objects that it is sent.
+    pub watches: Vec<Watch>,
     /// How its scores become 0 to 100.
     pub normalize: Normalize,
     /// What may help a pod that its filter rejected.
@@ -153,6 +244,10 @@ struct Section {
     columns: Vec<String>,
     #[serde(default)]
     pod_fields: Vec<String>,
+    #[serde(default)]
+    placed_pod_fields: Vec<String>,
+    #[serde(default)]
+    watches: Vec<Watch>,
     /// Reserved for columns of single labels.
     #[serde(default, rename = "labelKeys")]
     _label_keys: Vec<String>,
@@ -171,19 +266,18 @@ impl Descriptor {
         let unknown = |what, name: &str| DescriptorError::Unknown { what, name: name.to_owned() };
         let mut this = Self {
             name: name.to_owned(),
-            filter: false,
-            score: false,
+            hooks: Hooks::default(),
             columns: ColumnSet::NONE,
             pod_fields: section.pod_fields,
+            placed_pod_fields: section.placed_pod_fields,
+            watches: section.watches,
             normalize: section.normalize,
             events: EventSet::ALL,
         };
         for hook in &section.hooks {
-            match hook.as_str() {
-                "filter" => this.filter = true,
-                "score" => this.score = true,
-                _ => return Err(unknown("hook", hook)),
-            }
+            let known = Hooks::TABLE.iter().find(|(name, _)| name == hook);
+            let (_, bit) = known.ok_or_else(|| unknown("hook", hook))?;
+            this.hooks = this.hooks.or(*bit);
         }
         for column in &section.columns {
             let index = columns::by_name(column).ok_or_else(|| unknown("column", column))?;
@@ -252,13 +346,39 @@ pub struct Delta {
     pub list_columns: Vec<ListColumn>,
 }
 
+/// Classes for which any row may have a new answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stale {
+    /// None.
+    #[default]
+    Nothing,
+    /// These.
+    Classes(Vec<u32>),
+    /// All.
+    Everything,
+}
+
+impl Stale {
+    /// As on the wire, where 0 stands for all.
+    #[must_use]
+    pub fn from_wire(classes: Vec<u32>) -> Self {
+        if classes.is_empty() {
+            Self::Nothing
+        } else if classes.contains(&0) {
+            Self::Everything
+        } else {
+            Self::Classes(classes)
+        }
+    }
+}
+
 /// What `sync` answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Synced {
     /// Of the mirror; 0 where the plugin keeps none.
     pub checksum: u64,
-    /// Whether answers may have changed for rows that are not in the delta.
-    pub stale: bool,
+    /// Answers that may have changed for rows that are not in the delta.
+    pub stale: Stale,
 }
 
 /// What `prepare` answers.
@@ -268,6 +388,10 @@ pub struct Prepared {
     pub skip_filter: bool,
     /// The score is 0 everywhere.
     pub skip_score: bool,
+    /// The hooks from Reserve to PostBind are not to be called.
+    pub skip_placing: bool,
+    /// To be prepared again after watched objects changed.
+    pub reads_objects: bool,
     /// No node fits, whatever its state.
     pub rejected: Option<Reason>,
 }
@@ -299,6 +423,92 @@ pub enum Rows<'a> {
     All,
     /// These slots; the answer is by position.
     Some(&'a [u32]),
+}
+
+/// A watched object that appeared, changed or went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectChange {
+    /// Position in [`Descriptor::watches`].
+    pub watch: u32,
+    /// `metadata.namespace`
+    pub namespace: Arc<str>,
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// JSON with the declared fields; empty where the object went.
+    pub object: Arc<[u8]>,
+}
+
+/// A pod and the node that was chosen for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Number of the pod in calls.
+    pub pod: u64,
+    /// `metadata.namespace`
+    pub namespace: Arc<str>,
+    /// `metadata.name`
+    pub name: Arc<str>,
+    /// `metadata.uid`
+    pub uid: Arc<str>,
+    /// JSON with the fields that the plugin declared.
+    pub fields: Arc<[u8]>,
+    /// Row of the node.
+    pub slot: u32,
+    /// Name of the node.
+    pub node: Arc<str>,
+}
+
+/// What is to become of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may go on.
+    Allow,
+    /// It waits.
+    Wait {
+        /// So long at most.
+        timeout: Duration,
+        /// Why.
+        message: String,
+    },
+    /// It goes back to the queue.
+    Reject {
+        /// Why.
+        message: String,
+    },
+}
+
+/// What is to become of another pod that waits in Permit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Its number.
+    pub pod: u64,
+    /// Why it is rejected; allowed where `None`.
+    pub rejected: Option<String>,
+}
+
+/// Who binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binder {
+    /// The host, by the subresource `binding`.
+    Host,
+    /// The next plugin.
+    Next,
+    /// These writes, in JSON.
+    Writes(Vec<Vec<u8>>),
+}
+
+/// Pods on candidate nodes of a preemption, column by column.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CandidatePods {
+    /// Those of candidate i are `offsets[i]..offsets[i + 1]` of the other lists.
+    pub offsets: Vec<u32>,
+    /// `spec.priority`
+    pub priorities: Vec<i32>,
+    /// Milliseconds since the epoch.
+    pub started: Vec<i64>,
+    /// 1 where an eviction would violate a PodDisruptionBudget.
+    pub violating: Vec<u8>,
+    /// 1 where the pod is being deleted.
+    pub terminating: Vec<u8>,
 }
 
 /// A scheduler plugin, configured. After an error other than `Refused` the scheduler calls
@@ -338,6 +548,94 @@ pub trait SchedulerPlugin: Send {
 
     /// Why the filter rejected these rows.
     fn explain(&mut self, class: u32, rows: &[u32]) -> Result<Explanation, PluginError>;
+
+    /// As `filter` for the rows of `delta`, if they had these values; only with [`Hooks::OVERLAY`].
+    fn overlay(&mut self, class: u32, delta: &Delta) -> Result<Vec<u64>, PluginError> {
+        let _ = (class, delta);
+        Err(undeclared("overlay"))
+    }
+
+    /// Tells of watched objects; only where there are [`Descriptor::watches`].
+    fn objects(&mut self, full: bool, changes: &[ObjectChange]) -> Result<Stale, PluginError> {
+        let _ = (full, changes);
+        Err(undeclared("objects"))
+    }
+
+    /// Why the pod may not be tried, where it may not; only with [`Hooks::PRE_ENQUEUE`].
+    fn pre_enqueue(&mut self, pod: &[u8]) -> Result<Option<String>, PluginError> {
+        let _ = pod;
+        Err(undeclared("pre-enqueue"))
+    }
+
+    /// Where the pod stands in the queue; only with [`Hooks::QUEUE_SORT`].
+    fn sort_key(&mut self, pod: &[u8]) -> Result<Vec<i64>, PluginError> {
+        let _ = pod;
+        Err(undeclared("queue-sort"))
+    }
+
+    /// Books a pod; only with [`Hooks::RESERVE`].
+    fn reserve(&mut self, placement: &Placement) -> Result<(), PluginError> {
+        let _ = placement;
+        Err(undeclared("reserve"))
+    }
+
+    /// Takes `reserve` back; only with [`Hooks::RESERVE`] or [`Hooks::PERMIT`].
+    fn unreserve(&mut self, placement: &Placement) -> Result<Vec<Decision>, PluginError> {
+        let _ = placement;
+        Err(undeclared("reserve"))
+    }
+
+    /// Whether the pod may be bound now; only with [`Hooks::PERMIT`].
+    fn permit(&mut self, placement: &Placement) -> Result<(Verdict, Vec<Decision>), PluginError> {
+        let _ = placement;
+        Err(undeclared("permit"))
+    }
+
+    /// What has to be written before the binding, in JSON; only with [`Hooks::PRE_BIND`].
+    fn pre_bind(&mut self, placement: &Placement) -> Result<(Verdict, Vec<Vec<u8>>), PluginError> {
+        let _ = placement;
+        Err(undeclared("pre-bind"))
+    }
+
+    /// Who binds the pod; only with [`Hooks::BIND`].
+    fn bind(&mut self, placement: &Placement) -> Result<Binder, PluginError> {
+        let _ = placement;
+        Err(undeclared("bind"))
+    }
+
+    /// The pod is bound; only with [`Hooks::POST_BIND`].
+    fn post_bind(&mut self, placement: &Placement) -> Result<(), PluginError> {
+        let _ = placement;
+        Err(undeclared("post-bind"))
+    }
+
+    /// On how many of `nodes` nodes a preemption may be tried; an inner error says why not at all. Only with
+    /// [`Hooks::POST_FILTER`], as the next two.
+    fn eligible(
+        &mut self,
+        pod: &[u8],
+        nodes: u32,
+        terminating: bool,
+    ) -> Result<Result<u32, String>, PluginError> {
+        let _ = (pod, nodes, terminating);
+        Err(undeclared("post-filter"))
+    }
+
+    /// Positions of the pods that may be evicted, in the order in which it is tried to spare them.
+    fn victims(&mut self, pod: &[u8], pods: &CandidatePods) -> Result<Vec<u32>, PluginError> {
+        let _ = (pod, pods);
+        Err(undeclared("post-filter"))
+    }
+
+    /// The best candidate.
+    fn choose(&mut self, pod: &[u8], victims: &CandidatePods) -> Result<u32, PluginError> {
+        let _ = (pod, victims);
+        Err(undeclared("post-filter"))
+    }
+}
+
+fn undeclared(hook: &str) -> PluginError {
+    PluginError::Refused { message: format!("the plugin does not implement {hook}") }
 }
 
 /// Where plugins come from.

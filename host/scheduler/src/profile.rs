@@ -10,7 +10,7 @@ mod explain;
 
 use crate::class::Class;
 use crate::columns::ColumnSet;
-use crate::framework::{Descriptor, EventSet, Normalize, PluginError, Reason, SchedulerPlugin};
+use crate::framework::{Descriptor, EventSet, Hooks, Normalize, PluginError, Reason, SchedulerPlugin, Stale};
 use crate::projection::Projection;
 use crate::table::{MirrorState, NodeTable};
 use serde_json::Value;
@@ -95,8 +95,8 @@ impl Profile {
             .into_iter()
             .map(|enabled| {
                 let descriptor = enabled.plugin.descriptor().clone();
-                let filter = enabled.filter && descriptor.filter;
-                let score = enabled.score && descriptor.score;
+                let filter = enabled.filter && descriptor.hooks.has(Hooks::FILTER);
+                let score = enabled.score && descriptor.hooks.has(Hooks::SCORE);
                 Loaded {
                     projection: Projection::new(descriptor.pod_fields.iter().map(String::as_str)),
                     enabled: Enabled { filter, score, ..enabled },
@@ -237,7 +237,7 @@ impl Loaded {
             let full = delta.full;
             let synced = self.enabled.plugin.sync(&delta)?;
             self.state = next;
-            if synced.stale {
+            if synced.stale != Stale::Nothing {
                 self.round += 1;
             }
             if synced.checksum == 0 || synced.checksum == table.checksum(self.descriptor.columns) {

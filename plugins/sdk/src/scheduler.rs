@@ -44,7 +44,7 @@ pub use per_node::{Node, NodePlugin, PerNode, Preparation};
 
 use serde_json::Value;
 
-/// Numbers of columns, as in `wit/scheduler/scheduler.wit`.
+/// Numbers of columns, as in `wit/scheduler-1/scheduler.wit`.
 pub mod column {
     /// Milli-CPU.
     pub const ALLOCATABLE_CPU: u32 = 1;
@@ -342,7 +342,7 @@ pub trait BatchPlugin: 'static {
 )]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: "../../wit/scheduler",
+        path: "../../wit/scheduler-1",
         inline: "package orlop:sdk-scheduler; world scheduler { export orlop:scheduler/plugin@1.0.0; }",
         generate_all,
         pub_export_macro: true,

@@ -9,7 +9,7 @@ use crate::manifest::Kind;
 
 mod bindings {
     #![allow(missing_docs, unreachable_pub, reason = "generated")]
-    wasmtime::component::bindgen!({ path: "../../wit/scheduler", world: "scheduler" });
+    wasmtime::component::bindgen!({ path: "../../wit/scheduler-1", world: "scheduler" });
 }
 
 pub use bindings::exports::orlop::scheduler::plugin::{

@@ -90,7 +90,7 @@ impl Guard {
         );
         let mut module = wat::parse_str(&text)?;
         let mut resolve = Resolve::default();
-        let (package, _) = resolve.push_path(repository().join("wit/scheduler"))?;
+        let (package, _) = resolve.push_path(repository().join("wit/scheduler-1"))?;
         let id = resolve.select_world(&[package], Some("scheduler"))?;
         embed_component_metadata(&mut module, &resolve, id, StringEncoding::UTF8, false)?;
         let manifest = format!(

@@ -5,7 +5,7 @@ use orlop_sdk::scheduler as sdk;
 
 #[test]
 fn the_wit_names_every_column() {
-    let wit = include_str!("../../../../wit/scheduler/scheduler.wit");
+    let wit = include_str!("../../../../wit/scheduler-1/scheduler.wit");
     for (name, number) in TABLE {
         let row = if name == "extended" {
             format!("| {number} + 2k | `{name}` |")

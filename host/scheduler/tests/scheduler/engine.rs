@@ -7,7 +7,8 @@ use orlop_apimachinery::Object;
 use orlop_scheduler::columns::ColumnSet;
 use orlop_scheduler::engine::{Action, BindResult, Engine};
 use orlop_scheduler::framework::{
-    Delta, Descriptor, EventSet, Explanation, Normalize, PluginError, Prepared, Rows, SchedulerPlugin, Synced,
+    Delta, Descriptor, EventSet, Explanation, Hooks, Normalize, PluginError, Prepared, Rows, SchedulerPlugin,
+    Synced,
 };
 use orlop_scheduler::profile::{Enabled, Profile};
 use orlop_scheduler::queue::Backoff;
@@ -227,10 +228,11 @@ impl Faulty {
     fn enabled(filter: bool, required: bool, fault: fn() -> Result<Vec<u64>, PluginError>) -> Enabled {
         let descriptor = Descriptor {
             name: "Faulty".into(),
-            filter,
-            score: !filter,
+            hooks: if filter { Hooks::FILTER } else { Hooks::SCORE },
             columns: ColumnSet::NONE,
             pod_fields: vec![],
+            placed_pod_fields: vec![],
+            watches: vec![],
             normalize: Normalize::None,
             events: EventSet::ALL,
         };

@@ -2,7 +2,7 @@
 
 use orlop_scheduler::framework::{
     Delta, Descriptor, Explanation, PluginError, PluginFactory, Prepared, Reason, Rows, SchedulerPlugin,
-    Synced,
+    Stale, Synced,
 };
 use orlop_sdk::scheduler as sdk;
 use orlop_sdk::scheduler::{BatchPlugin, PerNode};
@@ -115,7 +115,10 @@ impl SchedulerPlugin for Native {
 
     fn sync(&mut self, delta: &Delta) -> Result<Synced, PluginError> {
         let synced = self.plugin.sync(convert(delta));
-        Ok(Synced { checksum: synced.checksum, stale: synced.stale })
+        Ok(Synced {
+            checksum: synced.checksum,
+            stale: if synced.stale { Stale::Everything } else { Stale::Nothing },
+        })
     }
 
     fn prepare(&mut self, class: u32, pod: &[u8]) -> Result<Prepared, PluginError> {
@@ -125,6 +128,8 @@ impl SchedulerPlugin for Native {
         Ok(Prepared {
             skip_filter: prepared.skip_filter,
             skip_score: prepared.skip_score,
+            skip_placing: true,
+            reads_objects: false,
             rejected: prepared.rejected.map(reason),
         })
     }

@@ -8,7 +8,7 @@ use orlop_plugin::scheduler as wit;
 use orlop_plugin::scheduler::{SchedulerWorld, prepared};
 use orlop_plugin::{Instance, Plugin};
 use orlop_scheduler::framework::{
-    Delta, Descriptor, Explanation, PluginError, Prepared, Reason, Rows, SchedulerPlugin, Synced,
+    Delta, Descriptor, Explanation, PluginError, Prepared, Reason, Rows, SchedulerPlugin, Stale, Synced,
 };
 
 /// Is told how each call ended.
@@ -177,7 +177,10 @@ impl SchedulerPlugin for WasmPlugin {
         let delta = convert_delta(delta);
         let synced = self.call(|i| i.sync(&delta))?;
         self.slots = delta.slots as usize;
-        Ok(Synced { checksum: synced.checksum, stale: synced.stale != 0 })
+        Ok(Synced {
+            checksum: synced.checksum,
+            stale: if synced.stale == 0 { Stale::Nothing } else { Stale::Everything },
+        })
     }
 
     fn prepare(&mut self, class: u32, pod: &[u8]) -> Result<Prepared, PluginError> {
@@ -190,6 +193,8 @@ impl SchedulerPlugin for WasmPlugin {
         Ok(Prepared {
             skip_filter: has(prepared::SKIP_FILTER),
             skip_score: has(prepared::SKIP_SCORE),
+            skip_placing: true,
+            reads_objects: false,
             rejected: has(prepared::REJECTED)
                 .then(|| Reason { unresolvable: has(prepared::UNRESOLVABLE), text: answer.message }),
         })
