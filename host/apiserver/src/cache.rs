@@ -16,7 +16,7 @@ pub(crate) use entry::Entry;
 pub(crate) use shelf::Shelf;
 pub(crate) use watcher::{Delivery, EventType, Filter, Scope, Subscription};
 
-use crate::registry::{RESOURCES, Resource};
+use crate::registry::{Resource, served};
 use crate::storage;
 use bytes::Bytes;
 use orlop_store::{Event, EventKind, Range, Store, StoreError};
@@ -42,7 +42,7 @@ impl WatchCache {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         let mut shelves = Vec::new();
         let mut by_prefix = HashMap::new();
-        for row in RESOURCES.iter() {
+        for row in served() {
             let Some(prefix) = row.storage() else { continue };
             by_prefix.entry(prefix).or_insert_with(|| {
                 shelves.push(Arc::new(Shelf::new(row)));

@@ -7,7 +7,7 @@ use crate::authz::{Attributes, Authorizer, Decision};
 use crate::cache::{Entry, Shelf, WatchCache};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::registry::{Context, RESOURCES, Resource, Subresource};
+use crate::registry::{Context, Resource, Subresource, served};
 use crate::status;
 use crate::token::TokenIssuer;
 use crate::user::UserInfo;
@@ -126,7 +126,7 @@ pub(crate) fn cache_key(row: &Resource, namespace: &str, name: &str) -> String {
 
 /// The row whose form is stored for `row`'s prefix.
 pub(crate) fn stored_row(row: &'static Resource) -> &'static Resource {
-    RESOURCES.iter().find(|r| r.storage().is_some() && r.storage() == row.storage()).unwrap_or(row)
+    served().find(|r| r.storage().is_some() && r.storage() == row.storage()).unwrap_or(row)
 }
 
 /// Whether `row` shows its objects in another form than the stored one.

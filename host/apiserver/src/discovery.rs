@@ -1,7 +1,7 @@
 //! Discovery: which groups, versions and resources there are; classic and aggregated.
 
 use crate::negotiate::clauses;
-use crate::registry::{RESOURCES, Resource, Subresource};
+use crate::registry::{Resource, Subresource, served};
 use serde_json::{Map, Value, json};
 
 /// Media type of the aggregated form.
@@ -10,7 +10,7 @@ pub(crate) const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2
 /// Groups in discovery order, each with its versions; the core group is the empty one.
 pub(crate) fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     let mut out: Vec<(&str, Vec<&str>)> = Vec::new();
-    for row in RESOURCES.iter() {
+    for row in served() {
         let (group, version) = (row.gvr.group.as_ref(), row.gvr.version.as_ref());
         match out.iter_mut().find(|(g, _)| *g == group) {
             Some((_, versions)) if versions.contains(&version) => {}
@@ -65,7 +65,7 @@ pub(crate) fn aggregated(core: bool) -> Value {
 }
 
 fn rows<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Resource> + 'a {
-    RESOURCES.iter().filter(move |r| r.gvr.group == group && r.gvr.version == version)
+    served().filter(move |r| r.gvr.group == group && r.gvr.version == version)
 }
 
 fn kind_of(row: &Resource, sub: &Subresource) -> (String, String, String) {
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_row_is_discovered_in_both_forms() {
-        for row in RESOURCES.iter() {
+        for row in served() {
             let (group, version) = (row.gvr.group.as_ref(), row.gvr.version.as_ref());
             let classic = api_resource_list(group, version).unwrap();
             let has = |v: &Value, key: &str| v[key] == row.gvr.resource.as_ref();

@@ -4,7 +4,7 @@
 pub(crate) mod protobuf;
 
 use crate::discovery;
-use crate::registry::{Backing, RESOURCES, Resource, Subresource, SubresourceKind};
+use crate::registry::{Backing, Resource, Subresource, SubresourceKind, served};
 use crate::schema;
 use crate::version;
 use bytes::Bytes;
@@ -35,7 +35,7 @@ static HASH: LazyLock<String> = LazyLock::new(|| {
         hash.update(file.len().to_le_bytes());
         hash.update(file);
     }
-    for row in RESOURCES.iter() {
+    for row in served() {
         hash.update(row.gvr.to_string());
     }
     hex::encode_upper(hash.finalize())
@@ -67,7 +67,7 @@ pub(crate) fn v3(path: &str) -> Result<Option<Document>, Status> {
         _ => return Ok(None),
     };
     let served: Vec<&'static Resource> =
-        RESOURCES.iter().filter(|r| r.gvr.group == group && r.gvr.version == version).collect();
+        served().filter(|r| r.gvr.group == group && r.gvr.version == version).collect();
     if served.is_empty() {
         return Ok(None);
     }
@@ -99,7 +99,7 @@ pub(crate) fn v2_protobuf() -> Result<Document, Status> {
 }
 
 fn v2_value() -> Value {
-    let served: Vec<&'static Resource> = RESOURCES.iter().collect();
+    let served: Vec<&'static Resource> = served().collect();
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": version::GIT_VERSION},

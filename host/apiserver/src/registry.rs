@@ -28,8 +28,6 @@ mod services;
 mod table;
 mod workloads;
 
-pub use table::RESOURCES;
-
 /// What a strategy may know beside the object.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -461,10 +459,15 @@ impl std::fmt::Debug for Resource {
     }
 }
 
+/// Every served row, in discovery order. Whoever looks rows up does it here or by [`find`].
+pub fn served() -> impl Iterator<Item = &'static Resource> {
+    table::BUILT_IN.iter()
+}
+
 /// The row of a resource.
 #[must_use]
 pub fn find(group: &str, version: &str, resource: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.gvr.resource == resource && r.gvr.group == group && r.gvr.version == version)
+    served().find(|r| r.gvr.resource == resource && r.gvr.group == group && r.gvr.version == version)
 }
 
 /// The value at `path`, if every step is there.

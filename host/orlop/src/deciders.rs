@@ -12,7 +12,7 @@ use crate::plugins::policy::PluginPolicy;
 use crate::plugins::scheduler::ActiveSchedulerPlugins;
 use crate::plugins::{controller, scheduler};
 use anyhow::{Context, Result};
-use orlop_apiserver::registry::RESOURCES;
+use orlop_apiserver::registry::served;
 use orlop_apiserver::user::SERVICE_ACCOUNT_PREFIX;
 use orlop_apiserver::{ApiServer, UserInfo};
 use orlop_client::ApiClient;
@@ -126,7 +126,7 @@ fn controllers(api: &Arc<ApiServer>, identity: &str) -> ControllerManager {
     let api = api.clone();
     let clients = Arc::new(move |user: &str| -> Arc<dyn ApiClient> { api.loopback(identity_of(user)) });
     let resources = Arc::new(|| {
-        let served = RESOURCES.iter().filter(|r| r.storage().is_some() && r.verbs.contains(&"list"));
+        let served = served().filter(|r| r.storage().is_some() && r.verbs.contains(&"list"));
         let described = served.map(|r| ApiResource {
             gvr: r.gvr.clone(),
             gvk: r.gvk(),

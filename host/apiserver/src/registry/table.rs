@@ -91,8 +91,8 @@ fn review(
     }
 }
 
-/// Every served type.
-pub static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(rows);
+/// Every type that is always served.
+pub(super) static BUILT_IN: LazyLock<Vec<Resource>> = LazyLock::new(rows);
 
 fn rows() -> Vec<Resource> {
     vec![
