@@ -61,7 +61,7 @@ impl Deciders {
     /// # Errors
     /// Where the policy is refused or the plugin runtime cannot start.
     pub(crate) fn start(options: Options) -> Result<Self> {
-        let runtime = Runtime::new(&RuntimeOptions { cache: Some(options.cache.clone()) })
+        let runtime = Runtime::new(&RuntimeOptions { cache: Some(options.cache.clone()), ..RuntimeOptions::default() })
             .context("cannot start the plugin runtime")?;
         let runtime = Arc::new(runtime);
         let rootca = json!({ "rootCA": options.ca_certificate });

@@ -4,6 +4,7 @@ use crate::compile::{Compiled, Digest, chain};
 use crate::error::PluginError;
 use crate::limits::{LimitExceeded, Limiter, Limits};
 use crate::manifest::{Kind, Manifest};
+use crate::observer::Observer;
 use crate::runtime::Runtime;
 use crate::ticker::Ticker;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub struct HostState {
     plugin: Arc<str>,
     lines: u32,
     last_error: Option<String>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl HostState {
@@ -90,6 +92,9 @@ impl HostState {
             return;
         }
         let plugin = &*self.plugin;
+        if let Some(observer) = &self.observer {
+            observer.log(plugin, level, message);
+        }
         match level {
             0 => tracing::error!(plugin, said = message, "plugin log"),
             1 => tracing::warn!(plugin, said = message, "plugin log"),
@@ -116,6 +121,8 @@ pub struct Plugin<W> {
     options: PluginOptions,
     name: Arc<str>,
     ticker: Arc<Ticker>,
+    fuel_per_millisecond: Option<u64>,
+    observer: Option<Arc<dyn Observer>>,
     world: std::marker::PhantomData<fn() -> W>,
 }
 
@@ -145,6 +152,8 @@ impl Runtime {
             name: options.name.as_str().into(),
             options,
             ticker: self.ticker.clone(),
+            fuel_per_millisecond: self.fuel_per_millisecond,
+            observer: self.observer.clone(),
             world: std::marker::PhantomData,
         })
     }
@@ -192,15 +201,17 @@ impl<W: World> Plugin<W> {
             plugin: self.name.clone(),
             lines: 0,
             last_error: None,
+            observer: self.observer.clone(),
         };
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(self.options.limits.output_bytes);
         store.epoch_deadline_trap();
+        let clock = Clock { ticker: self.ticker.clone(), fuel_per_millisecond: self.fuel_per_millisecond };
         // Start-up may initialise tables; it gets what a slow call would get.
         let deadline = self.options.deadline.max(Duration::from_millis(250));
         let running = self.ticker.running();
-        store.set_epoch_deadline(Ticker::ticks(deadline));
+        clock.start(&mut store, deadline);
         let failed = |store: &Store, error: &wasmtime::Error| classify(store, deadline, error);
         let raw = self.pre.instantiate(&mut store).map_err(|e| failed(&store, &e))?;
         let world = W::new(&mut store, &raw).map_err(|e| PluginError::Incompatible { message: chain(&e) })?;
@@ -214,14 +225,8 @@ impl<W: World> Plugin<W> {
             });
         }
         drop(running);
-        Ok(Instance {
-            store,
-            world,
-            self_test,
-            gone: false,
-            deadline: self.options.deadline,
-            ticker: self.ticker.clone(),
-        })
+        clock.stop(&store, deadline);
+        Ok(Instance { store, world, self_test, gone: false, deadline: self.options.deadline, clock })
     }
 
     /// Makes an instance and runs its self-test.
@@ -265,7 +270,40 @@ pub struct Instance<W> {
     self_test: SelfTest,
     gone: bool,
     deadline: Duration,
+    clock: Clock,
+}
+
+/// Counts deadlines, in time or in fuel.
+struct Clock {
     ticker: Arc<Ticker>,
+    fuel_per_millisecond: Option<u64>,
+}
+
+impl Clock {
+    fn fuel(&self, deadline: Duration) -> Option<u64> {
+        let milliseconds = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        Some(self.fuel_per_millisecond?.saturating_mul(milliseconds))
+    }
+
+    fn start(&self, store: &mut Store, deadline: Duration) {
+        store.set_epoch_deadline(Ticker::ticks(deadline));
+        if let Some(fuel) = self.fuel(deadline) {
+            // Fails only where the engine does not meter.
+            let _ = store.set_fuel(fuel);
+        }
+    }
+
+    /// Tells the observer what the call cost.
+    fn stop(&self, store: &Store, deadline: Duration) {
+        let state = store.data();
+        if let Some(observer) = &state.observer {
+            let burnt = self.fuel(deadline).map_or(0, |given| {
+                let left = store.get_fuel().unwrap_or(given);
+                given.saturating_sub(left)
+            });
+            observer.called(&state.plugin, burnt, state.memory_bytes());
+        }
+    }
 }
 
 impl<W: World> Instance<W> {
@@ -292,10 +330,12 @@ impl<W: World> Instance<W> {
         if self.gone {
             return Err(PluginError::Gone);
         }
-        let _running = self.ticker.running();
+        let _running = self.clock.ticker.running();
         self.store.data_mut().begin_call();
-        self.store.set_epoch_deadline(Ticker::ticks(deadline));
-        f(&self.world, &mut self.store).map_err(|error| {
+        self.clock.start(&mut self.store, deadline);
+        let answer = f(&self.world, &mut self.store);
+        self.clock.stop(&self.store, deadline);
+        answer.map_err(|error| {
             self.gone = true;
             classify(&self.store, deadline, &error)
         })
@@ -324,7 +364,7 @@ fn classify(store: &Store, deadline: Duration, error: &wasmtime::Error) -> Plugi
         return PluginError::MemoryLimit { what, limit: *limit };
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => PluginError::Deadline { deadline },
+        Some(Trap::Interrupt | Trap::OutOfFuel) => PluginError::Deadline { deadline },
         Some(trap) => {
             let message = match &store.data().last_error {
                 Some(said) => format!("{trap}; it logged: {said}"),

@@ -19,6 +19,7 @@ mod instance;
 mod limits;
 pub mod manifest;
 mod memory;
+mod observer;
 mod runtime;
 pub mod scheduler;
 mod ticker;
@@ -29,4 +30,5 @@ pub use instance::{HostState, Instance, Plugin, PluginOptions, Slot, Store, Worl
 pub use limits::Limits;
 pub use manifest::{Kind, Manifest, ManifestError, WorldRef};
 pub use memory::release_memory;
+pub use observer::Observer;
 pub use runtime::{Runtime, RuntimeError, RuntimeOptions};

@@ -3,6 +3,7 @@
 use crate::cache::Cache;
 use crate::compile::Digest;
 use crate::manifest::Kind;
+use crate::observer::Observer;
 use crate::ticker::Ticker;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -36,6 +37,11 @@ pub enum RuntimeError {
 pub struct RuntimeOptions {
     /// Folder of compiled code, made with mode 0700 where missing; `None` keeps nothing on disk.
     pub cache: Option<PathBuf>,
+    /// Deadlines are counted in fuel, so much for a millisecond, and not in time: the same call ends the same
+    /// way on every machine. For tests and replay; it makes code slower.
+    pub fuel_per_millisecond: Option<u64>,
+    /// Is told of logs and calls.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// Engines, epoch clock, code cache.
@@ -44,6 +50,8 @@ pub struct Runtime {
     background: Engine,
     cache: Option<Cache>,
     pub(crate) ticker: Arc<Ticker>,
+    pub(crate) fuel_per_millisecond: Option<u64>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Runtime {
@@ -52,8 +60,9 @@ impl Runtime {
     /// # Errors
     /// See [`RuntimeError`].
     pub fn new(options: &RuntimeOptions) -> Result<Self, RuntimeError> {
-        let hot = Engine::new(&config()).map_err(|e| RuntimeError::Engine(e.into()))?;
-        let background = Engine::new(&config()).map_err(|e| RuntimeError::Engine(e.into()))?;
+        let config = config(options.fuel_per_millisecond.is_some());
+        let hot = Engine::new(&config).map_err(|e| RuntimeError::Engine(e.into()))?;
+        let background = Engine::new(&config).map_err(|e| RuntimeError::Engine(e.into()))?;
         let ticker = Ticker::start(vec![hot.clone(), background.clone()]).map_err(RuntimeError::Thread)?;
         let cache = match &options.cache {
             None => None,
@@ -63,7 +72,14 @@ impl Runtime {
                 Some(cache)
             }
         };
-        Ok(Self { hot, background, cache, ticker: Arc::new(ticker) })
+        Ok(Self {
+            hot,
+            background,
+            cache,
+            ticker: Arc::new(ticker),
+            fuel_per_millisecond: options.fuel_per_millisecond,
+            observer: options.observer.clone(),
+        })
     }
 
     /// Scheduler and admission plugins share one engine; controllers have their own, so that a
@@ -92,10 +108,11 @@ impl Runtime {
     }
 }
 
-fn config() -> Config {
+fn config(metered: bool) -> Config {
     let mut config = Config::new();
     config
-        .epoch_interruption(true)
+        .epoch_interruption(!metered)
+        .consume_fuel(metered)
         .concurrency_support(false)
         .wasm_component_model(true)
         .wasm_simd(true)

@@ -149,7 +149,7 @@ fn compiled_code_is_kept_on_disk_where_nobody_else_writes() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
     let wasm = support::plugin("Good", support::ALLOW);
-    let options = RuntimeOptions { cache: Some(cache.clone()) };
+    let options = RuntimeOptions { cache: Some(cache.clone()), ..RuntimeOptions::default() };
     for _ in 0..2 {
         let runtime = Runtime::new(&options).unwrap();
         assert!(slot(&runtime, &wasm).mutate(&[request("p")]).is_ok());
