@@ -9,6 +9,7 @@
 //! pod. No nodes are sampled.
 #![forbid(unsafe_code)]
 
+pub mod action;
 mod binding;
 pub mod class;
 pub mod columns;
