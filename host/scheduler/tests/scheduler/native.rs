@@ -1,8 +1,8 @@
 //! The built-in plugins without WebAssembly, behind the same traits.
 
 use orlop_scheduler::framework::{
-    Delta, Descriptor, Explanation, PluginError, PluginFactory, Prepared, Reason, Rows, SchedulerPlugin,
-    Stale, Synced,
+    Binder, CandidatePods, Decision, Delta, Descriptor, Explanation, ObjectChange, Placement, PluginError,
+    PluginFactory, Prepared, Reason, Rows, SchedulerPlugin, Stale, Synced, Verdict,
 };
 use orlop_sdk::scheduler as sdk;
 use orlop_sdk::scheduler::{BatchPlugin, PerNode};
@@ -80,6 +80,56 @@ fn reason(r: sdk::Reason) -> Reason {
     Reason { text: r.text, unresolvable: r.unresolvable }
 }
 
+fn refused(message: String) -> PluginError {
+    PluginError::Refused { message }
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+fn stale(stale: sdk::Stale) -> Stale {
+    Stale::from_wire(stale.into_wire())
+}
+
+fn placement(p: &Placement) -> sdk::Placement {
+    sdk::Placement {
+        pod: p.pod,
+        namespace: p.namespace.to_string(),
+        name: p.name.to_string(),
+        uid: p.uid.to_string(),
+        fields: json(&p.fields),
+        slot: p.slot,
+        node: p.node.to_string(),
+    }
+}
+
+fn decisions(decisions: Vec<sdk::Decision>) -> Vec<Decision> {
+    decisions.into_iter().map(|d| Decision { pod: d.pod, rejected: d.rejected }).collect()
+}
+
+fn verdict(verdict: sdk::Verdict) -> Verdict {
+    match verdict {
+        sdk::Verdict::Allow => Verdict::Allow,
+        sdk::Verdict::Wait { timeout, message } => Verdict::Wait { timeout, message },
+        sdk::Verdict::Reject { message } => Verdict::Reject { message },
+    }
+}
+
+fn encode(writes: &[sdk::Write]) -> Vec<Vec<u8>> {
+    writes.iter().map(|write| serde_json::to_vec(write).unwrap()).collect()
+}
+
+fn candidates(pods: &CandidatePods) -> sdk::CandidatePods {
+    sdk::CandidatePods {
+        offsets: pods.offsets.clone(),
+        priorities: pods.priorities.clone(),
+        started: pods.started.clone(),
+        violating: pods.violating.clone(),
+        terminating: pods.terminating.clone(),
+    }
+}
+
 /// The delta as the SDK sees it.
 pub(crate) fn convert(delta: &Delta) -> sdk::Delta {
     let dictionary = |d: &orlop_scheduler::framework::DictionaryDelta| sdk::DictionaryDelta {
@@ -115,10 +165,7 @@ impl SchedulerPlugin for Native {
 
     fn sync(&mut self, delta: &Delta) -> Result<Synced, PluginError> {
         let synced = self.plugin.sync(convert(delta));
-        Ok(Synced {
-            checksum: synced.checksum,
-            stale: if synced.stale { Stale::Everything } else { Stale::Nothing },
-        })
+        Ok(Synced { checksum: synced.checksum, stale: stale(synced.stale) })
     }
 
     fn prepare(&mut self, class: u32, pod: &[u8]) -> Result<Prepared, PluginError> {
@@ -128,8 +175,8 @@ impl SchedulerPlugin for Native {
         Ok(Prepared {
             skip_filter: prepared.skip_filter,
             skip_score: prepared.skip_score,
-            skip_placing: true,
-            reads_objects: false,
+            skip_placing: prepared.skip_placing,
+            reads_objects: prepared.reads_objects,
             rejected: prepared.rejected.map(reason),
         })
     }
@@ -162,5 +209,75 @@ impl SchedulerPlugin for Native {
             offsets: e.offsets,
             refs: e.refs,
         })
+    }
+
+    fn overlay(&mut self, class: u32, delta: &Delta) -> Result<Vec<u64>, PluginError> {
+        Ok(self.plugin.overlay(class, convert(delta)))
+    }
+
+    fn objects(&mut self, full: bool, changes: &[ObjectChange]) -> Result<Stale, PluginError> {
+        let change = |c: &ObjectChange| sdk::ObjectChange {
+            watch: c.watch,
+            namespace: c.namespace.to_string(),
+            name: c.name.to_string(),
+            object: (!c.object.is_empty()).then(|| json(&c.object)),
+        };
+        Ok(stale(self.plugin.objects(full, changes.iter().map(change).collect())))
+    }
+
+    fn pre_enqueue(&mut self, pod: &[u8]) -> Result<Option<String>, PluginError> {
+        Ok(self.plugin.pre_enqueue(&json(pod)))
+    }
+
+    fn sort_key(&mut self, pod: &[u8]) -> Result<Vec<i64>, PluginError> {
+        Ok(self.plugin.sort_key(&json(pod)))
+    }
+
+    fn reserve(&mut self, p: &Placement) -> Result<(), PluginError> {
+        self.plugin.reserve(placement(p)).map_err(refused)
+    }
+
+    fn unreserve(&mut self, p: &Placement) -> Result<Vec<Decision>, PluginError> {
+        Ok(decisions(self.plugin.unreserve(placement(p))))
+    }
+
+    fn permit(&mut self, p: &Placement) -> Result<(Verdict, Vec<Decision>), PluginError> {
+        let (answer, others) = self.plugin.permit(placement(p));
+        Ok((verdict(answer), decisions(others)))
+    }
+
+    fn pre_bind(&mut self, p: &Placement) -> Result<(Verdict, Vec<Vec<u8>>), PluginError> {
+        let (answer, writes) = self.plugin.pre_bind(placement(p));
+        Ok((verdict(answer), encode(&writes)))
+    }
+
+    fn bind(&mut self, p: &Placement) -> Result<Binder, PluginError> {
+        Ok(match self.plugin.bind(placement(p)) {
+            sdk::Binder::Host => Binder::Host,
+            sdk::Binder::Next => Binder::Next,
+            sdk::Binder::Writes(writes) => Binder::Writes(encode(&writes)),
+        })
+    }
+
+    fn post_bind(&mut self, p: &Placement) -> Result<(), PluginError> {
+        self.plugin.post_bind(placement(p));
+        Ok(())
+    }
+
+    fn eligible(
+        &mut self,
+        pod: &[u8],
+        nodes: u32,
+        terminating: bool,
+    ) -> Result<Result<u32, String>, PluginError> {
+        Ok(self.plugin.eligible(&json(pod), nodes, terminating))
+    }
+
+    fn victims(&mut self, pod: &[u8], pods: &CandidatePods) -> Result<Vec<u32>, PluginError> {
+        Ok(self.plugin.victims(&json(pod), &candidates(pods)))
+    }
+
+    fn choose(&mut self, pod: &[u8], victims: &CandidatePods) -> Result<u32, PluginError> {
+        Ok(self.plugin.choose(&json(pod), &candidates(victims)))
     }
 }

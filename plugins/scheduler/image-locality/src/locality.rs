@@ -6,7 +6,7 @@
 
 use orlop_sdk::scheduler::{Asked, BatchPlugin, Delta, Mirror, Prepared, Synced, column, dictionary};
 use orlop_sdk::serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 const MIB: i64 = 1 << 20;
 const MIN_THRESHOLD: i64 = 23 * MIB;
@@ -49,10 +49,10 @@ fn images_of(pod: &Value) -> Vec<String> {
 }
 
 impl ImageLocality {
-    /// Lists the images of changed slots. Says whether anything changed that other nodes' scores
-    /// depend on.
-    fn relist(&mut self, rows: &[u32]) -> bool {
-        let mut changed = false;
+    /// Lists the images of changed slots. Answers the images of which other nodes' scores may depend
+    /// on that.
+    fn relist(&mut self, rows: &[u32]) -> BTreeSet<u32> {
+        let mut changed = BTreeSet::new();
         self.listed.resize(self.mirror.slots(), Vec::new());
         self.holders.resize(self.mirror.entries(dictionary::IMAGES).len(), Holders::new());
         for slot in rows {
@@ -64,7 +64,7 @@ impl ImageLocality {
             for image in listed.drain(..) {
                 if let Some(holders) = self.holders.get_mut(image as usize) {
                     holders.retain(|(holder, _)| holder != slot);
-                    changed = true;
+                    changed.insert(image);
                 }
             }
             for (image, size) in images.zip(sizes) {
@@ -72,7 +72,7 @@ impl ImageLocality {
                 if let Err(place) = holders.binary_search_by_key(slot, |(holder, _)| *holder) {
                     holders.insert(place, (*slot, *size));
                     listed.push(image);
-                    changed = true;
+                    changed.insert(image);
                 }
             }
         }
@@ -105,8 +105,14 @@ impl BatchPlugin for ImageLocality {
         }
         let nodes = self.mirror.nodes();
         let rows = self.mirror.apply(delta);
-        let changed = self.relist(&rows) || nodes != self.mirror.nodes();
-        Synced { checksum: self.mirror.checksum(), stale: changed }
+        let changed = self.relist(&rows);
+        let everywhere = nodes != self.mirror.nodes();
+        let uses = |image: &String| {
+            self.mirror.number(dictionary::IMAGES, image).is_some_and(|image| changed.contains(&image))
+        };
+        let stale = self.classes.iter().filter(|(_, images)| everywhere || images.iter().any(uses));
+        let stale: Vec<u32> = stale.map(|(class, _)| *class).collect();
+        Synced { checksum: self.mirror.checksum(), stale: stale.into() }
     }
 
     fn prepare(&mut self, class: u32, pod: &Value) -> Result<Prepared, String> {
@@ -147,6 +153,7 @@ impl BatchPlugin for ImageLocality {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orlop_sdk::scheduler::Stale;
     use orlop_sdk::scheduler::testing::{Bench, Nodes};
     use orlop_sdk::serde_json::json;
 
@@ -187,7 +194,7 @@ mod tests {
             .lists(column::IMAGES, &[&[0, 1], &[0], &[2], &[0]])
             .lists(column::IMAGE_SIZES, &[&[400 << 20, 1000 << 20], &[400 << 20], &[30 << 20], &[400 << 20]]);
         let delta = Delta { full: false, ..pulled.delta() };
-        assert!(bench.plugin.sync(delta).stale);
+        assert_eq!(bench.plugin.sync(delta).stale, Stale::Classes(vec![1]));
         // Three of four nodes: 300 MiB; (300 - 23) / 977 = 28 %.
         assert_eq!(bench.plugin.score(1, &[]), [28, 28, 0, 28]);
         assert_eq!(bench.plugin.score(1, &[3, 2]), [28, 0]);

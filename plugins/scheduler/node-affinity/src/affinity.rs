@@ -96,7 +96,7 @@ impl BatchPlugin for NodeAffinity {
         }
         let rows = self.mirror.apply(delta);
         self.postings.update(&self.mirror, &rows);
-        Synced { checksum: self.mirror.checksum(), stale: false }
+        Synced::rows(self.mirror.checksum())
     }
 
     fn prepare(&mut self, class: u32, pod: &Value) -> Result<Prepared, String> {
@@ -114,6 +114,7 @@ impl BatchPlugin for NodeAffinity {
             skip_filter: !asks,
             skip_score: entry.preferred.is_empty() && self.added_preferred.is_empty(),
             rejected: conflict.then(|| Reason::unresolvable("pod affinity terms conflict")),
+            ..Prepared::default()
         };
         self.classes.insert(class, entry);
         Ok(prepared)

@@ -197,7 +197,7 @@ impl BatchPlugin for NodeResourcesBalancedAllocation {
     fn sync(&mut self, delta: Delta) -> Synced {
         let rows = self.mirror.apply(delta);
         self.remember(&rows);
-        Synced { checksum: self.mirror.checksum(), stale: false }
+        Synced::rows(self.mirror.checksum())
     }
 
     fn prepare(&mut self, class: u32, pod: &Value) -> Result<Prepared, String> {

@@ -229,7 +229,7 @@ impl BatchPlugin for NodeResourcesFit {
 
     fn sync(&mut self, delta: Delta) -> Synced {
         self.mirror.apply(delta);
-        Synced { checksum: self.mirror.checksum(), stale: false }
+        Synced::rows(self.mirror.checksum())
     }
 
     fn prepare(&mut self, class: u32, pod: &Value) -> Result<Prepared, String> {

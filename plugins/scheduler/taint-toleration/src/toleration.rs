@@ -69,7 +69,7 @@ impl BatchPlugin for TaintToleration {
             }
             class.extend(self.mirror.taint_sets());
         }
-        Synced { checksum: self.mirror.checksum(), stale: false }
+        Synced::rows(self.mirror.checksum())
     }
 
     fn prepare(&mut self, class: u32, pod: &Value) -> Result<Prepared, String> {

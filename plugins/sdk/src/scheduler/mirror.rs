@@ -1,5 +1,7 @@
 //! A plugin's own copy of the columns that it declared.
 
+mod overlay;
+
 use super::{Delta, column};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -44,6 +46,8 @@ pub struct Mirror {
     lists: Vec<(u32, Vec<Box<[u64]>>)>,
     dictionaries: Vec<Dictionary>,
     taints: Vec<Vec<Taint>>,
+    /// Dictionary of placed pods, decoded; their text is not kept.
+    pods: Vec<Value>,
     checksum: u64,
 }
 
@@ -126,6 +130,11 @@ impl Mirror {
     }
 
     fn extend(&mut self, number: u32, first: u32, entries: Vec<String>) {
+        if number == super::dictionary::PODS {
+            self.pods.truncate(first as usize);
+            self.pods.extend(entries.iter().map(|e| serde_json::from_str(e).unwrap_or(Value::Null)));
+            return;
+        }
         let at = self.dictionaries.iter().position(|d| d.number == number).unwrap_or_else(|| {
             self.dictionaries.push(Dictionary { number, ..Dictionary::default() });
             self.dictionaries.len() - 1
@@ -209,6 +218,18 @@ impl Mirror {
     #[must_use]
     pub fn taint_sets(&self) -> &[Vec<Taint>] {
         &self.taints
+    }
+
+    /// Every entry of the dictionary of placed pods, decoded. Empty where the plugin took the entries
+    /// out of the deltas (see [`Delta::take_dictionary`]).
+    #[must_use]
+    pub fn pod_entries(&self) -> &[Value] {
+        &self.pods
+    }
+
+    /// The pods that are placed in a slot, each cut down to `placedPodFields`; column `node.pods`.
+    pub fn pods(&self, slot: usize) -> impl Iterator<Item = &Value> {
+        self.list(column::PODS, slot).iter().filter_map(|n| self.pods.get(usize::try_from(*n).ok()?))
     }
 
     /// Checksum as the WIT defines it.

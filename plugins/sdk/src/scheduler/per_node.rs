@@ -1,8 +1,10 @@
 //! The simple interface: one pod, one node.
 
 use super::{
-    Asked, BatchPlugin, Delta, Explanation, Mirror, Prepared, Reason, Synced, Taint, column, dictionary,
+    Asked, BatchPlugin, Binder, Decision, Delta, Explanation, Mirror, ObjectChange, Objects, Placement,
+    Prepared, Reason, Stale, Synced, Taint, Verdict, column, dictionary,
 };
+use crate::controller::Write;
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -90,6 +92,11 @@ impl<'a> Node<'a> {
         self.mirror.list(number, self.slot)
     }
 
+    /// The pods that are placed there, each cut down to `placedPodFields`; column `node.pods`.
+    pub fn pods(&self) -> impl Iterator<Item = &'a Value> + use<'a> {
+        self.mirror.pods(self.slot)
+    }
+
     /// The mirror, for dictionaries.
     #[must_use]
     pub const fn mirror(&self) -> &'a Mirror {
@@ -132,6 +139,63 @@ pub trait NodePlugin: 'static {
         let _ = (prepared, node);
         0
     }
+
+    /// Takes from the watched objects what the plugin needs; called when they are first known and after
+    /// each change. All classes are prepared again afterwards.
+    fn objects(&mut self, objects: &Objects) {
+        let _ = objects;
+    }
+
+    /// Hook `pre-enqueue`: why the pod may not be tried, where it may not.
+    fn pre_enqueue(&self, pod: &Value) -> Option<String> {
+        let _ = pod;
+        None
+    }
+
+    /// Hook `queue-sort`: the pod with the lower key is tried first.
+    fn sort_key(&self, pod: &Value) -> Vec<i64> {
+        let _ = pod;
+        Vec::new()
+    }
+
+    /// Hook `reserve`: books the pod.
+    ///
+    /// # Errors
+    /// Why the pod goes back to the queue, after [`NodePlugin::unreserve`].
+    fn reserve(&mut self, placement: Placement) -> Result<(), String> {
+        let _ = placement;
+        Ok(())
+    }
+
+    /// Takes `reserve` back, whether it was called for this pod or not; answers what is to become of
+    /// other pods that wait.
+    fn unreserve(&mut self, placement: Placement) -> Vec<Decision> {
+        let _ = placement;
+        Vec::new()
+    }
+
+    /// Hook `permit`: whether the pod may be bound now, and what is to become of other pods that wait.
+    fn permit(&mut self, placement: Placement) -> (Verdict, Vec<Decision>) {
+        let _ = placement;
+        (Verdict::Allow, Vec::new())
+    }
+
+    /// Hook `pre-bind`: what the host has to write before the binding.
+    fn pre_bind(&mut self, placement: Placement) -> (Verdict, Vec<Write>) {
+        let _ = placement;
+        (Verdict::Allow, Vec::new())
+    }
+
+    /// Hook `bind`: who binds the pod.
+    fn bind(&mut self, placement: Placement) -> Binder {
+        let _ = placement;
+        Binder::Next
+    }
+
+    /// Hook `post-bind`: the pod is bound. For books only.
+    fn post_bind(&mut self, placement: Placement) {
+        let _ = placement;
+    }
 }
 
 /// Makes a [`BatchPlugin`] of a [`NodePlugin`].
@@ -139,6 +203,8 @@ pub struct PerNode<P: NodePlugin> {
     plugin: P,
     mirror: Mirror,
     classes: HashMap<u32, P::Prepared>,
+    /// Once the host told of some: the manifest has watches.
+    objects: Option<Objects>,
 }
 
 impl<P: NodePlugin> PerNode<P> {
@@ -156,12 +222,12 @@ impl<P: NodePlugin> PerNode<P> {
 
 impl<P: NodePlugin> BatchPlugin for PerNode<P> {
     fn new(args: &[u8]) -> Result<Self, String> {
-        Ok(Self { plugin: P::new(args)?, mirror: Mirror::default(), classes: HashMap::new() })
+        Ok(Self { plugin: P::new(args)?, mirror: Mirror::default(), classes: HashMap::new(), objects: None })
     }
 
     fn sync(&mut self, delta: Delta) -> Synced {
         self.mirror.apply(delta);
-        Synced { checksum: self.mirror.checksum(), stale: false }
+        Synced::rows(self.mirror.checksum())
     }
 
     fn prepare(&mut self, class: u32, pod: &Value) -> Result<Prepared, String> {
@@ -174,13 +240,15 @@ impl<P: NodePlugin> BatchPlugin for PerNode<P> {
             Preparation::ScoreOnly(kept) => {
                 (Some(kept), Prepared { skip_filter: true, ..Prepared::default() })
             }
-            Preparation::Skip => (None, Prepared { skip_filter: true, skip_score: true, rejected: None }),
-            Preparation::Reject(reason) => (None, Prepared { rejected: Some(reason), ..Prepared::default() }),
+            Preparation::Skip => {
+                (None, Prepared { skip_filter: true, skip_score: true, ..Prepared::default() })
+            }
+            Preparation::Reject(reason) => (None, Prepared::reject(reason)),
         };
         if let Some(kept) = kept {
             self.classes.insert(class, kept);
         }
-        Ok(prepared)
+        Ok(Prepared { reads_objects: self.objects.is_some(), ..prepared })
     }
 
     fn release(&mut self, class: u32) {
@@ -215,5 +283,52 @@ impl<P: NodePlugin> BatchPlugin for PerNode<P> {
             explanation.end_row();
         }
         explanation
+    }
+
+    fn overlay(&mut self, class: u32, delta: Delta) -> Vec<u64> {
+        let (plugin, prepared) = (&self.plugin, self.classes.get(&class));
+        self.mirror.overlay(delta, |mirror, slot| {
+            mirror.is_live(slot)
+                && prepared.is_some_and(|p| plugin.filter(p, &Node::new(mirror, slot)).is_ok())
+        })
+    }
+
+    fn objects(&mut self, full: bool, changes: Vec<ObjectChange>) -> Stale {
+        let objects = self.objects.get_or_insert_default();
+        objects.apply(full, changes);
+        self.plugin.objects(objects);
+        Stale::Nothing
+    }
+
+    fn pre_enqueue(&mut self, pod: &Value) -> Option<String> {
+        self.plugin.pre_enqueue(pod)
+    }
+
+    fn sort_key(&mut self, pod: &Value) -> Vec<i64> {
+        self.plugin.sort_key(pod)
+    }
+
+    fn reserve(&mut self, placement: Placement) -> Result<(), String> {
+        self.plugin.reserve(placement)
+    }
+
+    fn unreserve(&mut self, placement: Placement) -> Vec<Decision> {
+        self.plugin.unreserve(placement)
+    }
+
+    fn permit(&mut self, placement: Placement) -> (Verdict, Vec<Decision>) {
+        self.plugin.permit(placement)
+    }
+
+    fn pre_bind(&mut self, placement: Placement) -> (Verdict, Vec<Write>) {
+        self.plugin.pre_bind(placement)
+    }
+
+    fn bind(&mut self, placement: Placement) -> Binder {
+        self.plugin.bind(placement)
+    }
+
+    fn post_bind(&mut self, placement: Placement) {
+        self.plugin.post_bind(placement);
     }
 }

@@ -20,6 +20,14 @@ impl Nodes {
         }
     }
 
+    /// Rows of a table of `slots` slots, all live, for an overlay or a later delta.
+    #[must_use]
+    pub fn rows(slots: u32, rows: &[u32]) -> Self {
+        let mut live = vec![0; rows.len().div_ceil(64)];
+        (0..rows.len()).for_each(|i| set_bit(&mut live, i, true));
+        Self { delta: Delta { full: false, slots, rows: rows.to_vec(), live, ..Delta::default() } }
+    }
+
     /// A column of s64.
     #[must_use]
     pub fn s64(mut self, column: u32, values: &[i64]) -> Self {
