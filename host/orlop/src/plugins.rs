@@ -2,13 +2,16 @@
 //!
 //! - [`manager`]: from `Plugin` objects and embedded bytes to the set of active plugins
 //! - [`set`]: that set, an immutable snapshot
+//! - [`comparison`]: revisions in shadow and canary, and what they do otherwise
 //! - [`health`]: failures, and what follows from them
 //! - [`policy`]: what the operator allows
 //! - [`admission`], [`controller`], [`scheduler`]: the adapters
 
 pub(crate) mod admission;
+pub(crate) mod comparison;
 pub(crate) mod controller;
 pub(crate) mod health;
+pub(crate) mod latency;
 pub(crate) mod manager;
 pub(crate) mod object;
 pub(crate) mod policy;

@@ -325,7 +325,7 @@ impl PluginManager {
         let plugins: BTreeMap<_, _> =
             entries.iter().filter_map(|(n, e)| Some((n.clone(), e.active.clone()?))).collect();
         self.sets.send_modify(|set| {
-            *set = Arc::new(PluginSet { generation: set.generation + 1, plugins });
+            *set = Arc::new(PluginSet { generation: set.generation + 1, plugins, ..PluginSet::default() });
         });
     }
 

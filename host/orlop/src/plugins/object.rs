@@ -1,4 +1,14 @@
 //! The `Plugin` object: what users write, and the bytes that it names.
+//!
+//! Every change of `spec` that changes what runs makes an immutable `PluginRevision` (`orlop.dev/v1`,
+//! cluster-scoped, named `<plugin>-<number>`, owned by the `Plugin`); `status.activeRevision` is the
+//! number of the one that runs, `spec.revisionHistoryLimit` (10) says how many are kept beside those in use.
+//!
+//! Rolling back: `spec.revision: <number>` makes the plugin run that `PluginRevision`, with the module,
+//! configuration, limits, grants and failure policy that it records, whatever else the spec says, at once
+//! and without shadow or canary. `spec.revision: null` (or 0) returns to what the spec says; whoever
+//! changes the source otherwise (`apply`) sets it to null in the same patch. A number that has no
+//! revision is refused with the reason `RevisionNotFound`, and what runs runs on.
 
 use super::policy::{LimitsSpec, check_limits, parse_failure_policy};
 use super::set::FailurePolicy;

@@ -2,6 +2,7 @@
 //!
 //! Whoever decides takes one snapshot at the beginning of a cycle, batch or request, and ends on it.
 
+use super::comparison::Candidate;
 use super::health::Health;
 use orlop_plugin::{Compiled, Digest, Kind, Manifest, PluginOptions};
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ pub(crate) enum FailurePolicy {
     Ignore,
 }
 
-/// One active revision of a plugin.
+/// One revision of a plugin, ready to be asked: the active one, or a candidate to become it.
 pub(crate) struct ActivePlugin {
     /// Name of the `Plugin` object, such as `node-name`.
     pub(crate) object: String,
@@ -58,12 +59,20 @@ pub(crate) struct PluginSet {
     pub(crate) generation: u64,
     /// By name of the `Plugin` object.
     pub(crate) plugins: BTreeMap<String, Arc<ActivePlugin>>,
+    /// Revisions in shadow or canary, by name of the `Plugin` object; see [`super::comparison`]. The
+    /// object need not be among `plugins`: a new plugin may begin in shadow.
+    pub(crate) candidates: BTreeMap<String, Arc<Candidate>>,
 }
 
 impl PluginSet {
     /// The plugins of one kind, in the order of their objects' names.
     pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<ActivePlugin>> {
         self.plugins.values().filter(move |p| p.manifest().kind == kind)
+    }
+
+    /// The candidates of one kind, in the order of their objects' names.
+    pub(crate) fn candidates_of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Candidate>> {
+        self.candidates.values().filter(move |c| c.plugin.manifest().kind == kind)
     }
 
     /// The plugin that calls itself `name`.
