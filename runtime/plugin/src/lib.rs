@@ -30,5 +30,5 @@ pub use instance::{HostState, Instance, Plugin, PluginOptions, Slot, Store, Worl
 pub use limits::Limits;
 pub use manifest::{Kind, Manifest, ManifestError, WorldRef};
 pub use memory::release_memory;
-pub use observer::Observer;
+pub use observer::{Asked, Exchange, Observer};
 pub use runtime::{Runtime, RuntimeError, RuntimeOptions};
