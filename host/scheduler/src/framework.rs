@@ -522,6 +522,18 @@ pub trait SchedulerPlugin: Send {
         true
     }
 
+    /// Whether it may be asked now. `false` for a while after repeated failures; the scheduler then goes on
+    /// as if it had failed, without a call. After `true` it has to make one.
+    fn admits(&self) -> bool {
+        true
+    }
+
+    /// To be called where an answer is wrong in a way that only the scheduler can see, such as a checksum: the
+    /// instance ends, and the failure, which is returned, is counted.
+    fn nonsense(&mut self, message: String) -> PluginError {
+        PluginError::Nonsense { message }
+    }
+
     /// Starts over with a fresh instance, with the same arguments.
     fn reset(&mut self) -> Result<(), PluginError>;
 

@@ -247,9 +247,8 @@ impl Loaded {
             self.state = MirrorState::default();
             self.round += 1;
         }
-        Err(PluginError::Nonsense {
-            message: "the checksum of its mirror is wrong after a full sync".to_owned(),
-        })
+        let message = "the checksum of its mirror is wrong after a full sync".to_owned();
+        Err(self.enabled.plugin.nonsense(message))
     }
 
     const fn normalize(&self) -> Normalize {
