@@ -81,6 +81,8 @@ impl EventSet {
     pub const POD_ADD: Self = Self(1 << 8);
     /// A watched object changed.
     pub const OBJECTS: Self = Self(1 << 9);
+    /// The features that a node declares changed.
+    pub const NODE_FEATURES: Self = Self(1 << 10);
     /// Every event.
     pub const ALL: Self = Self(u32::MAX);
 
@@ -109,6 +111,7 @@ impl EventSet {
             "node/update-labels" => Self::NODE_LABELS,
             "node/update-taints" => Self::NODE_TAINTS,
             "node/update-images" => Self::NODE_IMAGES,
+            "node/update-declared-features" => Self::NODE_FEATURES,
             "pod/add" => Self::POD_ADD,
             "pod/delete" => Self::POD_DELETE,
             "objects" => Self::OBJECTS,

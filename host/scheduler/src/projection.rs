@@ -2,6 +2,10 @@
 //!
 //! Pods whose cuts are equal are one class.
 
+mod claims;
+
+pub use claims::{requested_claims, resource_claims};
+
 use crate::resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Requests};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
