@@ -1,6 +1,7 @@
 //! OCI images: names, the store on disk, archives, layers, registries.
 
 pub mod archive;
+pub mod artifact;
 pub mod manifest;
 pub mod pull;
 pub mod reference;

@@ -59,19 +59,6 @@ impl Puller {
         Self { store, insecure, progress }
     }
 
-    fn client(&self, name: &ImageName) -> Client {
-        // Whoever runs us may have installed a provider already; either is fine.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let plain = is_loopback(&name.domain) || self.insecure.contains(&name.domain);
-        Client::new(ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            connect_timeout: Some(Duration::from_secs(15)),
-            read_timeout: Some(Duration::from_secs(60)),
-            user_agent: concat!("orlop/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        })
-    }
-
     /// Pulls an image and returns its id.
     ///
     /// # Errors
@@ -79,7 +66,7 @@ impl Puller {
     /// visible; layers that did arrive are used by the next try.
     pub async fn pull(&self, image: &str, auth: Option<AuthConfig>) -> Result<String, RuntimeError> {
         let name = ImageName::parse(image)?;
-        let client = self.client(&name);
+        let client = client(&name, &self.insecure);
         let auth = registry_auth(auth);
         let failed = |e: OciDistributionError| classify(&name, &e);
         // By digest where there is one: the tag then is only a remark.
@@ -250,6 +237,20 @@ impl Puller {
     }
 }
 
+/// A client for the registry of `name`; plain HTTP on loopback and where `insecure` lists it.
+pub(super) fn client(name: &ImageName, insecure: &[String]) -> Client {
+    // Whoever runs us may have installed a provider already; either is fine.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let plain = is_loopback(&name.domain) || insecure.contains(&name.domain);
+    Client::new(ClientConfig {
+        protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+        connect_timeout: Some(Duration::from_secs(15)),
+        read_timeout: Some(Duration::from_secs(60)),
+        user_agent: concat!("orlop/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    })
+}
+
 enum Failed {
     Registry(OciDistributionError),
     Disk(std::io::Error),
@@ -266,7 +267,7 @@ async fn backoff(attempt: u32) {
     tokio::time::sleep(Duration::from_millis(250 << attempt)).await;
 }
 
-async fn manifest(
+pub(super) async fn manifest(
     client: &Client,
     reference: &Reference,
     auth: &RegistryAuth,
@@ -290,7 +291,7 @@ fn is_transient(error: &OciDistributionError) -> bool {
     }
 }
 
-fn classify(name: &ImageName, error: &OciDistributionError) -> RuntimeError {
+pub(super) fn classify(name: &ImageName, error: &OciDistributionError) -> RuntimeError {
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
