@@ -38,5 +38,7 @@ pub const IMAGE_SIZES: u32 = 66;
 pub const HOST_PORTS: u32 = 67;
 /// Entries of [`super::dictionary::PODS`], one for each placed pod.
 pub const PODS: u32 = 68;
+/// Entries of [`super::dictionary::FEATURES`].
+pub const FEATURES: u32 = 69;
 /// Allocatable units of extended resource 0; requested units follow, then the next resource.
 pub const EXTENDED: u32 = 256;

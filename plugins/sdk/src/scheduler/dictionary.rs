@@ -16,3 +16,5 @@ pub const HOST_IPS: u32 = 6;
 pub const EXTENDED: u32 = 7;
 /// Placed pods, as JSON with the declared fields.
 pub const PODS: u32 = 8;
+/// Features that nodes declare.
+pub const FEATURES: u32 = 9;
