@@ -1,0 +1,7 @@
+//! DefaultBinder: the host binds the pod.
+
+mod binder;
+
+pub use binder::DefaultBinder;
+
+orlop_sdk::export_scheduler!(DefaultBinder);
