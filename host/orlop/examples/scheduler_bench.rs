@@ -26,6 +26,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Keeps no record.
+struct Unwatched;
+
+impl wasm::Supervisor for Unwatched {
+    fn ended(&self, _: Result<(), &orlop_plugin::PluginError>) {}
+
+    fn admits(&self) -> bool {
+        true
+    }
+}
+
 struct Wasm {
     runtime: Runtime,
     plugins: Vec<Compiled>,
@@ -60,7 +71,7 @@ impl PluginFactory for Wasm {
             ..PluginOptions::from_manifest(compiled.manifest())
         };
         let plugin = self.runtime.link(compiled, options).map_err(|e| wasm::convert_error(&e))?;
-        Ok(Box::new(wasm::WasmPlugin::new(plugin, true, Box::new(|_| ()))?))
+        Ok(Box::new(wasm::WasmPlugin::new(plugin, true, Box::new(Unwatched))?))
     }
 }
 
@@ -69,7 +80,7 @@ fn profile(factory: &dyn PluginFactory, only: Option<&str>) -> Profile {
     let wanted = |name: &str| only.is_none_or(|only| only == name);
     let plugins = config.profiles.iter().flat_map(|p| &p.plugins).filter(|p| wanted(&p.name)).map(|p| {
         let plugin = factory.open(&p.name, &p.args).expect("a plugin that starts");
-        Enabled { plugin, filter: p.filter, score: p.score, weight: p.weight, required: true }
+        Enabled { hooks: p.hooks, weight: p.weight, ..Enabled::new(plugin) }
     });
     Profile::new("default-scheduler".to_owned(), plugins.collect())
 }

@@ -2,7 +2,8 @@
 
 use crate::error::PluginError;
 use crate::instance::{Slot, Store, World};
-use crate::manifest::Kind;
+use crate::manifest::{Kind, Manifest};
+use crate::observer::Asked;
 
 mod bindings {
     #![allow(missing_docs, unreachable_pub, reason = "generated")]
@@ -20,7 +21,11 @@ pub struct AdmissionWorld(bindings::Admission);
 impl World for AdmissionWorld {
     const KIND: Kind = Kind::Admission;
 
-    fn new(store: &mut Store, instance: &wasmtime::component::Instance) -> wasmtime::Result<Self> {
+    fn new(
+        store: &mut Store,
+        instance: &wasmtime::component::Instance,
+        _manifest: &Manifest,
+    ) -> wasmtime::Result<Self> {
         bindings::Admission::new(store, instance).map(Self)
     }
 }
@@ -43,10 +48,12 @@ impl Slot<AdmissionWorld> {
     /// # Errors
     /// As [`Slot::call`].
     pub fn mutate(&mut self, requests: &[Request]) -> Result<Vec<Verdict>, PluginError> {
-        self.call(
+        let answer = self.call(
             |world, store| world.0.orlop_admission_plugin().call_mutate(store, requests),
             |verdicts| checked(verdicts, requests.len()),
-        )
+        );
+        self.tell(|| Asked::Mutate(requests, answer.as_deref()));
+        answer
     }
 
     /// Calls `validate`; returns as many verdicts as there are requests, all without a patch.
@@ -54,7 +61,7 @@ impl Slot<AdmissionWorld> {
     /// # Errors
     /// As [`Slot::call`].
     pub fn validate(&mut self, requests: &[Request]) -> Result<Vec<Verdict>, PluginError> {
-        self.call(
+        let answer = self.call(
             |world, store| world.0.orlop_admission_plugin().call_validate(store, requests),
             |verdicts| {
                 let verdicts = checked(verdicts, requests.len())?;
@@ -63,7 +70,9 @@ impl Slot<AdmissionWorld> {
                 }
                 Ok(verdicts)
             },
-        )
+        );
+        self.tell(|| Asked::Validate(requests, answer.as_deref()));
+        answer
     }
 }
 

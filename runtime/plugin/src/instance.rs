@@ -4,7 +4,7 @@ use crate::compile::{Compiled, Digest, chain};
 use crate::error::PluginError;
 use crate::limits::{LimitExceeded, Limiter, Limits};
 use crate::manifest::{Kind, Manifest};
-use crate::observer::Observer;
+use crate::observer::{Asked, Exchange, Observer};
 use crate::runtime::Runtime;
 use crate::ticker::Ticker;
 use std::sync::Arc;
@@ -25,11 +25,24 @@ pub trait World: Sized + Send + 'static {
     /// What the manifest must say.
     const KIND: Kind;
 
+    /// Whether the component has what its manifest says; asked when it is linked.
+    ///
+    /// # Errors
+    /// [`PluginError::Incompatible`] with what is missing.
+    fn check(pre: &InstancePre<HostState>, manifest: &Manifest) -> Result<(), PluginError> {
+        let _ = (pre, manifest);
+        Ok(())
+    }
+
     /// Looks up the exports of the world. An error says which export is missing or of another type.
     ///
     /// # Errors
     /// What the generated `new` says.
-    fn new(store: &mut Store, instance: &wasmtime::component::Instance) -> wasmtime::Result<Self>;
+    fn new(
+        store: &mut Store,
+        instance: &wasmtime::component::Instance,
+        manifest: &Manifest,
+    ) -> wasmtime::Result<Self>;
 }
 
 /// How a plugin is run, as its operator wants it.
@@ -145,6 +158,7 @@ impl Runtime {
         let pre = linker(self.engine(W::KIND))
             .and_then(|linker| linker.instantiate_pre(&compiled.component))
             .map_err(|e| PluginError::Incompatible { message: chain(&e) })?;
+        W::check(&pre, &manifest)?;
         Ok(Plugin {
             pre,
             manifest,
@@ -214,7 +228,8 @@ impl<W: World> Plugin<W> {
         clock.start(&mut store, deadline);
         let failed = |store: &Store, error: &wasmtime::Error| classify(store, deadline, error);
         let raw = self.pre.instantiate(&mut store).map_err(|e| failed(&store, &e))?;
-        let world = W::new(&mut store, &raw).map_err(|e| PluginError::Incompatible { message: chain(&e) })?;
+        let world = W::new(&mut store, &raw, &self.manifest)
+            .map_err(|e| PluginError::Incompatible { message: chain(&e) })?;
         let (init, self_test) =
             lifecycle(&mut store, &raw).map_err(|e| PluginError::Incompatible { message: chain(&e) })?;
         let answer = init.call(&mut store, (self.options.config.clone(),)).map_err(|e| failed(&store, &e))?;
@@ -341,6 +356,25 @@ impl<W: World> Instance<W> {
         })
     }
 
+    /// As [`Instance::call`]; what `check` says of the result counts as the plugin's failure.
+    ///
+    /// # Errors
+    /// As [`Instance::call`], and what `check` returns; the instance is [`Instance::is_gone`] after both.
+    pub fn call_checked<R, T>(
+        &mut self,
+        f: impl FnOnce(&W, &mut Store) -> wasmtime::Result<R>,
+        check: impl FnOnce(&W, R) -> Result<T, PluginError>,
+    ) -> Result<T, PluginError> {
+        let answer = self.call(f)?;
+        let checked = check(&self.world, answer);
+        self.gone = checked.is_err();
+        checked
+    }
+
+    pub(crate) const fn world_mut(&mut self) -> &mut W {
+        &mut self.world
+    }
+
     /// Marks the instance as failed, because what it returned is invalid.
     pub const fn condemn(&mut self) {
         self.gone = true;
@@ -427,6 +461,15 @@ impl<W: World> Slot<W> {
             self.instance = None;
         }
         result
+    }
+
+    /// Tells the observer of a call with its answer, where it listens.
+    pub(crate) fn tell<'a>(&'a self, asked: impl FnOnce() -> Asked<'a>) {
+        let plugin = &self.plugin;
+        if let Some(observer) = plugin.observer.as_ref().filter(|o| o.listens(&plugin.name)) {
+            let (name, config) = (&*plugin.name, &*plugin.options.config);
+            observer.exchanged(&Exchange { plugin: name, digest: plugin.digest, config, call: asked() });
+        }
     }
 
     /// Drops the instance and its memory; the next call makes another.

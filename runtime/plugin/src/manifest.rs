@@ -80,13 +80,17 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The world of this kind, with the newest version that this host serves.
+    /// The worlds of this kind that this host serves, the newest minor version of each.
     #[must_use]
-    pub const fn world(self) -> &'static str {
+    pub const fn worlds(self) -> &'static [&'static str] {
         match self {
-            Self::Scheduler => "orlop:scheduler/scheduler@1.0.0",
-            Self::Controller => "orlop:controller/controller@1.0.0",
-            Self::Admission => "orlop:admission/admission@1.0.0",
+            Self::Scheduler => &[
+                "orlop:scheduler/scheduler@1.0.0",
+                "orlop:scheduler/scheduler@2.0.0",
+                "orlop:scheduler/scheduler-full@2.0.0",
+            ],
+            Self::Controller => &["orlop:controller/controller@1.0.0"],
+            Self::Admission => &["orlop:admission/admission@1.0.0"],
         }
     }
 
@@ -253,7 +257,7 @@ impl Manifest {
         }
         check_text("version", &self.version)?;
         check_text("description", &self.description)?;
-        self.check_world()?;
+        let major = self.check_world()?;
         if self.config_schema.as_ref().is_some_and(|s| !s.is_object()) {
             return Err(field("configSchema", "must be an object"));
         }
@@ -265,18 +269,19 @@ impl Manifest {
             check_texts(&format!("permissions[{i}].resources"), &p.resources)?;
             check_texts(&format!("permissions[{i}].verbs"), &p.verbs)?;
         }
-        self.check_kind()
+        self.check_kind(major)
     }
 
-    fn check_world(&self) -> Result<(), ManifestError> {
-        let served = self.kind.world();
-        let wrong = || ManifestError::World { found: cut(&self.world), served: served.to_owned() };
+    /// The major version of the world.
+    fn check_world(&self) -> Result<u64, ManifestError> {
+        let worlds = self.kind.worlds();
+        let wrong = || ManifestError::World { found: cut(&self.world), served: worlds.join(", ") };
         let found = WorldRef::parse(&self.world).ok_or_else(wrong)?;
-        let host = WorldRef::parse(served).ok_or_else(wrong)?;
-        if host.serves(&found) { Ok(()) } else { Err(wrong()) }
+        let served = worlds.iter().filter_map(|world| WorldRef::parse(world)).any(|w| w.serves(&found));
+        if served { Ok(found.version.0) } else { Err(wrong()) }
     }
 
-    fn check_kind(&self) -> Result<(), ManifestError> {
+    fn check_kind(&self, major: u64) -> Result<(), ManifestError> {
         for (kind, present) in [
             (Kind::Scheduler, self.scheduler.is_some()),
             (Kind::Controller, self.controller.is_some()),
@@ -288,7 +293,7 @@ impl Manifest {
             }
         }
         if let Some(section) = &self.scheduler {
-            section.check()?;
+            section.check(major)?;
         }
         if let Some(section) = &self.controller {
             section.check()?;

@@ -55,6 +55,72 @@ fn faults_name_the_field() {
     assert!(Manifest::parse(&vec![b' '; 300 << 10]).unwrap_err().to_string().contains("more than"));
 }
 
+fn scheduler(world: &str, section: Value) -> String {
+    let manifest = json!({
+        "manifestVersion": 1, "name": "S", "kind": "scheduler",
+        "world": format!("orlop:scheduler/{world}"), "scheduler": section,
+    });
+    Manifest::parse(manifest.to_string().as_bytes()).map(|_| String::new()).unwrap_or_else(|e| e.to_string())
+}
+
+#[test]
+fn two_majors_of_the_scheduler_are_served_each_with_what_it_has() {
+    let small = || json!({"hooks": ["filter", "score"], "columns": ["node.labels"]});
+    for world in ["scheduler@1.0.0", "scheduler@1.0.3", "scheduler@2.0.0", "scheduler-full@2.0.1"] {
+        assert_eq!(scheduler(world, small()), "", "{world}");
+    }
+    for world in
+        ["scheduler@0.9.0", "scheduler@1.1.0", "scheduler@2.1.0", "scheduler@3.0.0", "scheduler-full@1.0.0"]
+    {
+        let said = scheduler(world, small());
+        assert!(said.contains("scheduler@1.0.0, orlop:scheduler/scheduler@2.0.0"), "{world}: {said}");
+    }
+    let watch = || json!({"apiVersion": "v1", "resource": "configmaps", "namespace": "kube-system", "fields": ["data"]});
+    let all = json!({
+        "hooks": ["filter", "score", "overlay", "pre-enqueue", "queue-sort", "reserve", "permit", "pre-bind", "bind",
+            "post-bind", "post-filter"],
+        "columns": ["node.pods"], "placedPodFields": ["metadata.labels"], "watches": [watch()],
+    });
+    assert_eq!(scheduler("scheduler-full@2.0.0", all), "");
+    for (section, old, new) in [
+        (json!({"hooks": ["permit"]}), "scheduler.hooks[0]: \"permit\" is none of filter, score", ""),
+        (
+            json!({"hooks": [], "placedPodFields": ["spec"]}),
+            "scheduler.placedPodFields: needs world version 2",
+            "",
+        ),
+        (json!({"hooks": [], "watches": [watch()]}), "scheduler.watches: needs world version 2", ""),
+        (json!({"hooks": [], "columns": ["node.pods"]}), "node.pods: needs world version 2", ""),
+        (
+            json!({"hooks": ["nonesuch"]}),
+            "\"nonesuch\" is none of",
+            "\"nonesuch\" is none of filter, score, overlay",
+        ),
+        (
+            json!({"hooks": ["filter", "filter"]}),
+            "is there twice",
+            "scheduler.hooks[1]: \"filter\" is there twice",
+        ),
+        (
+            json!({"hooks": [], "watches": [{"apiVersion": "", "resource": "x"}]}),
+            "must not be empty",
+            "scheduler.watches[0].*: apiVersion and resource must not be empty",
+        ),
+        (json!({"hooks": [], "watches": [{"resource": "x"}]}), "missing field", "missing field `apiVersion`"),
+        (
+            json!({"hooks": [], "watches": vec![watch(); 33]}),
+            "more than 32",
+            "scheduler.watches: has 33 items, more than 32",
+        ),
+        (json!({"hooks": [], "normalize": "best"}), "scheduler.normalize", "scheduler.normalize: must be"),
+    ] {
+        for (world, expected) in [("scheduler@1.0.0", old), ("scheduler@2.0.0", new)] {
+            let said = scheduler(world, section.clone());
+            assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{world}: {said:?}");
+        }
+    }
+}
+
 #[test]
 fn hosts_serve_older_minors_of_the_same_major() {
     let host = WorldRef::parse("orlop:admission/admission@1.2.0").unwrap();

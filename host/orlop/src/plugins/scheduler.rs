@@ -2,6 +2,7 @@
 
 pub(crate) mod wasm;
 
+use super::health::Health;
 use super::set::{ActivePlugin, FailurePolicy, PluginSets};
 use orlop_plugin::{Kind, PluginOptions, Runtime};
 use orlop_scheduler::Scheduler;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wasm::WasmPlugin;
+use wasm::{Supervisor, WasmPlugin};
 
 /// Opens scheduler plugins out of the active set.
 pub(crate) struct ActiveSchedulerPlugins {
@@ -33,6 +34,19 @@ fn configuration(options: &PluginOptions, args: &Value) -> Vec<u8> {
     Value::Object(config).to_string().into_bytes()
 }
 
+impl Supervisor for Arc<Health> {
+    fn ended(&self, outcome: Result<(), &orlop_plugin::PluginError>) {
+        match outcome {
+            Ok(()) => self.succeeded(),
+            Err(error) => _ = self.failed(Instant::now(), error),
+        }
+    }
+
+    fn admits(&self) -> bool {
+        Health::admits(self, Instant::now())
+    }
+}
+
 impl PluginFactory for ActiveSchedulerPlugins {
     fn names(&self) -> Vec<String> {
         let set = self.sets.borrow().clone();
@@ -47,12 +61,8 @@ impl PluginFactory for ActiveSchedulerPlugins {
             PluginOptions { config: configuration(&active.options, args), ..active.options.clone() };
         let plugin = self.runtime.link(&active.compiled, options).map_err(|e| wasm::convert_error(&e))?;
         let required = active.failure_policy == FailurePolicy::Fail;
-        let health = active.health.clone();
-        let observe = move |outcome: Result<(), &orlop_plugin::PluginError>| match outcome {
-            Ok(()) => health.succeeded(),
-            Err(error) => _ = health.failed(Instant::now(), error),
-        };
-        Ok(Box::new(WasmPlugin::new(plugin, required, Box::new(observe))?))
+        let supervisor = Box::new(active.health.clone());
+        Ok(Box::new(WasmPlugin::new(plugin, required, supervisor)?))
     }
 }
 

@@ -1,41 +1,38 @@
 //! One scheduler plugin in WebAssembly, behind the scheduler's trait.
 //!
-//! An answer of a wrong length or range is a failure like a trap: it is counted, told to the user, and
+//! An answer that the interface does not allow is a failure like a trap: it is counted, told to the user, and
 //! ends the instance. Only answers about pods clear the record of a plugin that failed: one that starts
 //! and mirrors well but traps when it is asked must not look healthy in between.
 
-use orlop_plugin::scheduler as wit;
-use orlop_plugin::scheduler::{SchedulerWorld, prepared};
-use orlop_plugin::{Instance, Plugin};
+// By its path, because a bench includes this file from elsewhere.
+#[path = "wasm/convert.rs"]
+mod convert;
+
+pub(crate) use convert::convert_error;
+use convert::{placement, pods, rows, stale, verdict, with_changes, with_delta};
+use orlop_plugin::scheduler::{SchedulerWorld, bind, prepared};
+use orlop_plugin::{Instance, Plugin, PluginError as RuntimeError};
 use orlop_scheduler::framework::{
-    Delta, Descriptor, Explanation, PluginError, Prepared, Reason, Rows, SchedulerPlugin, Stale, Synced,
+    Binder, CandidatePods, Decision, Delta, Descriptor, Explanation, ObjectChange, Placement, PluginError,
+    Prepared, Reason, Rows, SchedulerPlugin, Stale, Synced, Verdict,
 };
 
-/// Is told how each call ended.
-pub(crate) type Observe = Box<dyn Fn(Result<(), &orlop_plugin::PluginError>) + Send>;
+/// Keeps the record of a plugin.
+pub(crate) trait Supervisor: Send {
+    /// A call failed, or gave a valid answer about pods.
+    fn ended(&self, outcome: Result<(), &RuntimeError>);
+
+    /// Whether the plugin may be asked now. After `true` the outcome is told by [`Self::ended`].
+    fn admits(&self) -> bool;
+}
 
 /// A linked plugin and its one instance.
 pub(crate) struct WasmPlugin {
     descriptor: Descriptor,
     plugin: Plugin<SchedulerWorld>,
     instance: Option<Instance<SchedulerWorld>>,
-    /// Of the node table, as of the last `sync`.
-    slots: usize,
     required: bool,
-    observe: Observe,
-}
-
-/// A failure in the scheduler's terms.
-pub(crate) fn convert_error(error: &orlop_plugin::PluginError) -> PluginError {
-    use orlop_plugin::PluginError as E;
-    match error {
-        E::Deadline { .. } => PluginError::Deadline,
-        E::MemoryLimit { .. } => PluginError::MemoryLimit,
-        E::BadOutput { message } => PluginError::Nonsense { message: message.clone() },
-        E::Trap { message } => PluginError::Trap { message: message.clone() },
-        E::Gone => PluginError::Trap { message: error.to_string() },
-        _ => PluginError::Refused { message: error.to_string() },
-    }
+    supervisor: Box<dyn Supervisor>,
 }
 
 impl WasmPlugin {
@@ -46,7 +43,7 @@ impl WasmPlugin {
     pub(crate) fn new(
         plugin: Plugin<SchedulerWorld>,
         required: bool,
-        observe: Observe,
+        supervisor: Box<dyn Supervisor>,
     ) -> Result<Self, PluginError> {
         let refused = |message: String| PluginError::Refused { message };
         let manifest = plugin.manifest();
@@ -54,100 +51,51 @@ impl WasmPlugin {
         let descriptor =
             Descriptor::from_manifest(&manifest.name, &section).map_err(|e| refused(e.to_string()))?;
         let instance = plugin.instantiate().map_err(|e| convert_error(&e))?;
-        Ok(Self { descriptor, plugin, instance: Some(instance), slots: 0, required, observe })
+        Ok(Self { descriptor, plugin, instance: Some(instance), required, supervisor })
+    }
+
+    /// Records a failure and gives the instance's memory back at once, not when it is needed again.
+    fn fail(&mut self, error: &RuntimeError) -> PluginError {
+        self.instance = None;
+        self.supervisor.ended(Err(error));
+        convert_error(error)
     }
 
     fn call<R>(
         &mut self,
-        f: impl FnOnce(&mut Instance<SchedulerWorld>) -> Result<R, orlop_plugin::PluginError>,
+        f: impl FnOnce(&mut Instance<SchedulerWorld>) -> Result<R, RuntimeError>,
     ) -> Result<R, PluginError> {
         let Some(instance) = &mut self.instance else {
             return Err(PluginError::Trap { message: "the instance failed before".to_owned() });
         };
-        match f(instance) {
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                // Its memory goes at once, not when it is needed again.
-                self.instance = None;
-                (self.observe)(Err(&error));
-                Err(convert_error(&error))
-            }
-        }
+        f(instance).map_err(|error| self.fail(&error))
     }
 
     /// As [`Self::call`], for an answer about pods: a good one clears the record.
     fn answer<R>(
         &mut self,
-        f: impl FnOnce(&mut Instance<SchedulerWorld>) -> Result<R, orlop_plugin::PluginError>,
+        f: impl FnOnce(&mut Instance<SchedulerWorld>) -> Result<R, RuntimeError>,
     ) -> Result<R, PluginError> {
         let answer = self.call(f)?;
-        (self.observe)(Ok(()));
+        self.supervisor.ended(Ok(()));
         Ok(answer)
     }
 
-    fn asked(&self, asked: Rows<'_>) -> usize {
+    /// As [`Self::answer`]; on the wire no rows stand for all of them, so it is not called about none.
+    fn about<R: Default>(
+        &mut self,
+        asked: Rows<'_>,
+        f: impl FnOnce(&mut Instance<SchedulerWorld>, &[u32]) -> Result<R, RuntimeError>,
+    ) -> Result<R, PluginError> {
         match asked {
-            Rows::All => self.slots,
-            Rows::Some(rows) => rows.len(),
+            Rows::Some([]) => Ok(R::default()),
+            asked => self.answer(|instance| f(instance, rows(asked))),
         }
     }
 }
 
-fn nonsense(message: String) -> orlop_plugin::PluginError {
-    orlop_plugin::PluginError::BadOutput { message }
-}
-
-fn check_length<T>(answer: Vec<T>, wanted: usize, what: &str) -> Result<Vec<T>, orlop_plugin::PluginError> {
-    if answer.len() == wanted {
-        return Ok(answer);
-    }
-    Err(nonsense(format!("{} {what} where {wanted} are due", answer.len())))
-}
-
-fn check_scores(answer: Vec<u8>, wanted: usize) -> Result<Vec<u8>, orlop_plugin::PluginError> {
-    let answer = check_length(answer, wanted, "scores")?;
-    match answer.iter().find(|score| **score > 100) {
-        Some(score) => Err(nonsense(format!("a score of {score}, above 100"))),
-        None => Ok(answer),
-    }
-}
-
-fn rows(rows: Rows<'_>) -> &[u32] {
-    match rows {
-        Rows::All => &[],
-        Rows::Some(rows) => rows,
-    }
-}
-
-fn convert_delta(delta: &Delta) -> wit::Delta {
-    let dictionary = |d: &orlop_scheduler::framework::DictionaryDelta| wit::Dictionary {
-        dictionary: d.dictionary,
-        first: d.first,
-        entries: d.entries.clone(),
-    };
-    let list = |c: &orlop_scheduler::framework::ListColumn| wit::ListColumn {
-        column: c.column,
-        offsets: c.offsets.clone(),
-        values: c.values.clone(),
-    };
-    wit::Delta {
-        full: delta.full,
-        slots: delta.slots,
-        rows: delta.rows.clone(),
-        live: delta.live.clone(),
-        dictionaries: delta.dictionaries.iter().map(dictionary).collect(),
-        s64_columns: delta
-            .s64_columns
-            .iter()
-            .map(|c| wit::S64Column { column: c.column, values: c.values.clone() })
-            .collect(),
-        u32_columns: delta
-            .u32_columns
-            .iter()
-            .map(|c| wit::U32Column { column: c.column, values: c.values.clone() })
-            .collect(),
-        list_columns: delta.list_columns.iter().map(list).collect(),
-    }
+fn refused<T>(answer: Result<T, String>) -> Result<T, PluginError> {
+    answer.map_err(|message| PluginError::Refused { message })
 }
 
 impl SchedulerPlugin for WasmPlugin {
@@ -159,42 +107,36 @@ impl SchedulerPlugin for WasmPlugin {
         self.required
     }
 
+    fn admits(&self) -> bool {
+        self.supervisor.admits()
+    }
+
+    fn nonsense(&mut self, message: String) -> PluginError {
+        self.fail(&RuntimeError::BadOutput { message })
+    }
+
     fn reset(&mut self) -> Result<(), PluginError> {
         self.instance = None;
-        match self.plugin.instantiate() {
-            Ok(instance) => {
-                self.instance = Some(instance);
-                Ok(())
-            }
-            Err(error) => {
-                (self.observe)(Err(&error));
-                Err(convert_error(&error))
-            }
-        }
+        self.instance = Some(self.plugin.instantiate().map_err(|error| self.fail(&error))?);
+        Ok(())
     }
 
     fn sync(&mut self, delta: &Delta) -> Result<Synced, PluginError> {
-        let delta = convert_delta(delta);
-        let synced = self.call(|i| i.sync(&delta))?;
-        self.slots = delta.slots as usize;
-        Ok(Synced {
-            checksum: synced.checksum,
-            stale: if synced.stale == 0 { Stale::Nothing } else { Stale::Everything },
-        })
+        let synced = self.call(|i| with_delta(delta, |delta| i.sync(delta)))?;
+        Ok(Synced { checksum: synced.checksum, stale: stale(synced.stale) })
     }
 
     fn prepare(&mut self, class: u32, pod: &[u8]) -> Result<Prepared, PluginError> {
-        let answer = self.call(|i| i.prepare(class, pod))?;
-        let answer = answer.map_err(|message| PluginError::Refused { message })?;
+        let answer = refused(self.call(|i| i.prepare(class, pod))?)?;
         let has = |flag: u32| answer.flags & flag != 0;
         if has(prepared::SKIP_FILTER) || has(prepared::REJECTED) {
-            (self.observe)(Ok(()));
+            self.supervisor.ended(Ok(()));
         }
         Ok(Prepared {
             skip_filter: has(prepared::SKIP_FILTER),
             skip_score: has(prepared::SKIP_SCORE),
-            skip_placing: true,
-            reads_objects: false,
+            skip_placing: has(prepared::SKIP_PLACING),
+            reads_objects: has(prepared::READS_OBJECTS),
             rejected: has(prepared::REJECTED)
                 .then(|| Reason { unresolvable: has(prepared::UNRESOLVABLE), text: answer.message }),
         })
@@ -205,31 +147,94 @@ impl SchedulerPlugin for WasmPlugin {
     }
 
     fn filter(&mut self, class: u32, asked: Rows<'_>) -> Result<Vec<u64>, PluginError> {
-        let words = self.asked(asked).div_ceil(64);
-        self.answer(|i| check_length(i.filter(class, rows(asked))?, words, "words of a bit set"))
+        self.about(asked, |i, rows| i.filter(class, rows))
     }
 
     fn score(&mut self, class: u32, asked: Rows<'_>) -> Result<Vec<u8>, PluginError> {
-        let due = self.asked(asked);
-        self.answer(|i| check_scores(i.score(class, rows(asked))?, due))
+        self.about(asked, |i, rows| i.score(class, rows))
     }
 
     fn score_raw(&mut self, class: u32, asked: Rows<'_>) -> Result<Vec<i64>, PluginError> {
-        let due = self.asked(asked);
-        self.answer(|i| check_length(i.score_raw(class, rows(asked))?, due, "scores"))
+        self.about(asked, |i, rows| i.score_raw(class, rows))
     }
 
     fn normalize(&mut self, class: u32, feasible: &[u64], raw: &[i64]) -> Result<Vec<u8>, PluginError> {
-        self.answer(|i| check_scores(i.normalize(class, feasible, raw)?, raw.len()))
+        self.answer(|i| i.normalize(class, feasible, raw))
     }
 
     fn explain(&mut self, class: u32, rows: &[u32]) -> Result<Explanation, PluginError> {
+        if rows.is_empty() {
+            return Ok(Explanation { offsets: vec![0], ..Explanation::default() });
+        }
         let answer = self.answer(|i| i.explain(class, rows))?;
-        let reason = |r: wit::Reason| Reason { text: r.text, unresolvable: r.code == 1 };
-        Ok(Explanation {
-            reasons: answer.reasons.into_iter().map(reason).collect(),
-            offsets: answer.offsets,
-            refs: answer.refs,
+        let reasons = answer.reasons.into_iter().map(|r| Reason { text: r.text, unresolvable: r.code == 1 });
+        Ok(Explanation { reasons: reasons.collect(), offsets: answer.offsets, refs: answer.refs })
+    }
+
+    fn overlay(&mut self, class: u32, delta: &Delta) -> Result<Vec<u64>, PluginError> {
+        if delta.rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.answer(|i| with_delta(delta, |delta| i.overlay(class, delta)))
+    }
+
+    fn objects(&mut self, full: bool, changes: &[ObjectChange]) -> Result<Stale, PluginError> {
+        self.call(|i| with_changes(changes, |changes| i.update_objects(full, changes))).map(stale)
+    }
+
+    fn pre_enqueue(&mut self, pod: &[u8]) -> Result<Option<String>, PluginError> {
+        self.answer(|i| i.pre_enqueue(pod))
+    }
+
+    fn sort_key(&mut self, pod: &[u8]) -> Result<Vec<i64>, PluginError> {
+        self.answer(|i| i.sort_key(pod))
+    }
+
+    fn reserve(&mut self, at: &Placement) -> Result<(), PluginError> {
+        refused(self.answer(|i| i.reserve(&placement(at)))?)
+    }
+
+    fn unreserve(&mut self, at: &Placement) -> Result<Vec<Decision>, PluginError> {
+        self.answer(|i| i.unreserve(&placement(at))).map(convert::decisions)
+    }
+
+    fn permit(&mut self, at: &Placement) -> Result<(Verdict, Vec<Decision>), PluginError> {
+        let (answer, others) = self.answer(|i| i.permit(&placement(at)))?;
+        Ok((verdict(answer), convert::decisions(others)))
+    }
+
+    fn pre_bind(&mut self, at: &Placement) -> Result<(Verdict, Vec<Vec<u8>>), PluginError> {
+        let (answer, writes) = self.answer(|i| i.pre_bind(&placement(at)))?;
+        Ok((verdict(answer), writes))
+    }
+
+    fn bind(&mut self, at: &Placement) -> Result<Binder, PluginError> {
+        let (code, writes) = self.answer(|i| i.bind(&placement(at)))?;
+        Ok(match code {
+            bind::HOST => Binder::Host,
+            bind::NEXT => Binder::Next,
+            _ => Binder::Writes(writes),
         })
+    }
+
+    fn post_bind(&mut self, at: &Placement) -> Result<(), PluginError> {
+        self.answer(|i| i.post_bind(&placement(at)))
+    }
+
+    fn eligible(
+        &mut self,
+        pod: &[u8],
+        nodes: u32,
+        terminating: bool,
+    ) -> Result<Result<u32, String>, PluginError> {
+        self.answer(|i| i.eligible(pod, nodes, terminating))
+    }
+
+    fn victims(&mut self, pod: &[u8], candidates: &CandidatePods) -> Result<Vec<u32>, PluginError> {
+        self.answer(|i| i.victims(pod, &pods(candidates)))
+    }
+
+    fn choose(&mut self, pod: &[u8], victims: &CandidatePods) -> Result<u32, PluginError> {
+        self.answer(|i| i.choose(pod, &pods(victims)))
     }
 }
