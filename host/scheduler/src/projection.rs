@@ -4,7 +4,7 @@
 
 mod claims;
 
-pub use claims::{requested_claims, resource_claims};
+pub use claims::add_claims;
 
 use crate::resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Requests};
 use serde_json::{Map, Value, json};
@@ -66,9 +66,11 @@ fn cut(path: &Path, value: &Value) -> Option<Value> {
         }
         Value::Array(items) => {
             let below = path.items.as_deref()?;
-            // Positions carry meaning, so an item without any of the paths stays as {}.
-            let item = |v| cut(below, v).unwrap_or_else(|| Value::Object(Map::new()));
-            Some(Value::Array(items.iter().map(item).collect()))
+            let kept: Vec<Option<Value>> = items.iter().map(|v| cut(below, v)).collect();
+            // Positions carry meaning, so an item without any of the paths stays as {} beside others.
+            kept.iter()
+                .any(Option::is_some)
+                .then(|| kept.into_iter().map(|v| v.unwrap_or_else(|| Value::Object(Map::new()))).collect())
         }
         _ => None,
     }

@@ -5,59 +5,70 @@
 
 use serde_json::{Map, Value, json};
 
+/// Adds the claims of `pod` to its `computed` fields, where it has any.
+pub fn add_claims(computed: &mut Map<String, Value>, pod: &Value) {
+    for (key, claims) in
+        [("requestedClaims", requested_claims(pod)), ("resourceClaims", resource_claims(pod))]
+    {
+        if !claims.is_empty() {
+            computed.insert(key.to_owned(), Value::Array(claims));
+        }
+    }
+}
+
 /// The PersistentVolumeClaims of a pod's volumes, in order.
 ///
 /// A generic ephemeral volume has a claim of its own, named after pod and volume, which must belong to
 /// the pod.
-#[must_use]
-pub fn requested_claims(pod: &Value) -> Value {
+fn requested_claims(pod: &Value) -> Vec<Value> {
     let meta = |key: &str| pod.pointer("/metadata").and_then(|m| m.get(key)).and_then(Value::as_str);
     let namespace = meta("namespace").unwrap_or("");
     let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
-    let claims = volumes.filter_map(|volume| {
-        if let Some(source) = volume.get("persistentVolumeClaim").filter(|s| s.is_object()) {
-            let name = source.get("claimName").and_then(Value::as_str).unwrap_or("");
-            return Some(json!({"namespace": namespace, "name": name}));
-        }
-        volume.get("ephemeral").filter(|s| s.is_object())?;
-        let name = meta("name").unwrap_or("");
-        let claim = format!("{name}-{}", volume.get("name").and_then(Value::as_str).unwrap_or(""));
-        let owner = json!({"name": name, "uid": meta("uid").unwrap_or("")});
-        Some(json!({"namespace": namespace, "name": claim, "pod": owner}))
-    });
-    Value::Array(claims.collect())
+    volumes
+        .filter_map(|volume| {
+            if let Some(source) = volume.get("persistentVolumeClaim").filter(|s| s.is_object()) {
+                let name = source.get("claimName").and_then(Value::as_str).unwrap_or("");
+                return Some(json!({"namespace": namespace, "name": name}));
+            }
+            volume.get("ephemeral").filter(|s| s.is_object())?;
+            let name = meta("name").unwrap_or("");
+            let claim = format!("{name}-{}", volume.get("name").and_then(Value::as_str).unwrap_or(""));
+            let owner = json!({"name": name, "uid": meta("uid").unwrap_or("")});
+            Some(json!({"namespace": namespace, "name": claim, "pod": owner}))
+        })
+        .collect()
 }
 
 /// The ResourceClaims of a pod, in order: those that it names, and those made for it from a template.
 ///
 /// `name` is null where no claim was needed for a template, and missing where none was made yet.
-#[must_use]
-pub fn resource_claims(pod: &Value) -> Value {
+fn resource_claims(pod: &Value) -> Vec<Value> {
     let meta = |key: &str| pod.pointer("/metadata").and_then(|m| m.get(key)).and_then(Value::as_str);
     let namespace = meta("namespace").unwrap_or("");
     let wanted = pod.pointer("/spec/resourceClaims").and_then(Value::as_array).into_iter().flatten();
     let made = pod.pointer("/status/resourceClaimStatuses").and_then(Value::as_array);
-    let claims = wanted.map(|wanted| {
-        let key = wanted.get("name").and_then(Value::as_str).unwrap_or("");
-        let mut claim = Map::from_iter([
-            ("namespace".to_owned(), Value::from(namespace)),
-            ("request".to_owned(), Value::from(key)),
-        ]);
-        if let Some(name) = wanted.get("resourceClaimName").filter(|n| n.is_string()) {
-            claim.insert("name".to_owned(), name.clone());
-        } else if wanted.get("resourceClaimTemplateName").is_some_and(Value::is_string) {
-            let made =
-                made.into_iter().flatten().find(|s| s.get("name").and_then(Value::as_str) == Some(key));
-            if let Some(made) = made {
-                let name = made.get("resourceClaimName").cloned().unwrap_or(Value::Null);
-                claim.insert("name".to_owned(), name);
+    wanted
+        .map(|wanted| {
+            let key = wanted.get("name").and_then(Value::as_str).unwrap_or("");
+            let mut claim = Map::from_iter([
+                ("namespace".to_owned(), Value::from(namespace)),
+                ("request".to_owned(), Value::from(key)),
+            ]);
+            if let Some(name) = wanted.get("resourceClaimName").filter(|n| n.is_string()) {
+                claim.insert("name".to_owned(), name.clone());
+            } else if wanted.get("resourceClaimTemplateName").is_some_and(Value::is_string) {
+                let made =
+                    made.into_iter().flatten().find(|s| s.get("name").and_then(Value::as_str) == Some(key));
+                if let Some(made) = made {
+                    let name = made.get("resourceClaimName").cloned().unwrap_or(Value::Null);
+                    claim.insert("name".to_owned(), name);
+                }
+                let owner = json!({"name": meta("name").unwrap_or(""), "uid": meta("uid").unwrap_or("")});
+                claim.insert("pod".to_owned(), owner);
             }
-            let owner = json!({"name": meta("name").unwrap_or(""), "uid": meta("uid").unwrap_or("")});
-            claim.insert("pod".to_owned(), owner);
-        }
-        Value::Object(claim)
-    });
-    Value::Array(claims.collect())
+            Value::Object(claim)
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -78,8 +89,16 @@ mod tests {
             {"namespace": "shop", "name": "data"},
             {"namespace": "shop", "name": "web-0-c", "pod": {"name": "web-0", "uid": "u"}},
         ]);
-        assert_eq!(requested_claims(&pod), expected);
-        assert_eq!(requested_claims(&json!({"metadata": {"name": "a"}, "spec": {}})), json!([]));
+        assert_eq!(Value::Array(requested_claims(&pod)), expected);
+        let mut computed = Map::new();
+        add_claims(
+            &mut computed,
+            &json!({"metadata": {"name": "a"}, "spec": {"volumes": [{"emptyDir": {}}]}}),
+        );
+        assert!(computed.is_empty());
+        add_claims(&mut computed, &pod);
+        assert_eq!(computed.get("requestedClaims"), Some(&expected));
+        assert!(!computed.contains_key("resourceClaims"));
     }
 
     #[test]
@@ -101,6 +120,6 @@ mod tests {
             {"namespace": "shop", "request": "c", "name": null, "pod": owner},
             {"namespace": "shop", "request": "d", "pod": owner},
         ]);
-        assert_eq!(resource_claims(&pod), expected);
+        assert_eq!(Value::Array(resource_claims(&pod)), expected);
     }
 }
