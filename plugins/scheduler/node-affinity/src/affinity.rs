@@ -1,7 +1,6 @@
 //! The logic, natively testable.
 
-use crate::postings::Postings;
-use crate::terms::Term;
+use orlop_sdk::scheduler::node_selector::{Postings, RequiredNodeAffinity, Term};
 use orlop_sdk::scheduler::{
     Asked, BatchPlugin, Delta, Explanation, Mirror, Prepared, Reason, Synced, test_bit,
 };
@@ -22,16 +21,8 @@ type Preferred = Vec<(i64, Term)>;
 
 #[derive(Debug, Default)]
 struct Class {
-    selector: Option<Term>,
-    required: Option<Required>,
+    required: RequiredNodeAffinity,
     preferred: Preferred,
-}
-
-fn required_of(affinity: Option<&Value>) -> Option<Required> {
-    let required =
-        affinity?.get("requiredDuringSchedulingIgnoredDuringExecution").filter(|r| !r.is_null())?;
-    let terms = required.get("nodeSelectorTerms").and_then(Value::as_array).into_iter().flatten();
-    Some(terms.filter_map(Term::read).collect())
 }
 
 fn preferred_of(affinity: Option<&Value>) -> Preferred {
@@ -67,11 +58,11 @@ impl NodeAffinity {
     }
 
     fn is_any(&self, terms: &Required, slot: usize) -> bool {
-        terms.iter().any(|t| t.matches(&self.mirror, &self.postings, slot))
+        terms.iter().any(|t| t.matches(&self.mirror, slot))
     }
 
     fn score_of(&self, class: &Class, slot: usize) -> i64 {
-        let matching = |term: &Term| term.matches(&self.mirror, &self.postings, slot);
+        let matching = |term: &Term| term.matches(&self.mirror, slot);
         let added = self.added_preferred.iter().filter(|(_, t)| matching(t)).map(|(w, _)| *w).sum::<i64>();
         added + class.preferred.iter().filter(|(_, t)| matching(t)).map(|(w, _)| *w).sum::<i64>()
     }
@@ -85,7 +76,7 @@ impl BatchPlugin for NodeAffinity {
             mirror: Mirror::default(),
             postings: Postings::default(),
             classes: HashMap::new(),
-            added_required: required_of(added),
+            added_required: RequiredNodeAffinity::terms_of(added),
             added_preferred: preferred_of(added),
         })
     }
@@ -101,14 +92,10 @@ impl BatchPlugin for NodeAffinity {
 
     fn prepare(&mut self, class: u32, pod: &Value) -> Result<Prepared, String> {
         let affinity = pod.pointer("/spec/affinity/nodeAffinity");
-        let entry = Class {
-            selector: Term::of_selector(pod.pointer("/spec/nodeSelector")),
-            required: required_of(affinity),
-            preferred: preferred_of(affinity),
-        };
-        let asks = entry.selector.is_some() || entry.required.is_some() || self.added_required.is_some();
+        let entry = Class { required: RequiredNodeAffinity::read(pod), preferred: preferred_of(affinity) };
+        let asks = !entry.required.is_everything() || self.added_required.is_some();
         let named: Option<Vec<Vec<&str>>> =
-            entry.required.as_ref().and_then(|terms| terms.iter().map(Term::names).collect());
+            entry.required.terms.as_ref().and_then(|terms| terms.iter().map(Term::names).collect());
         let conflict = named.is_some_and(|terms| !terms.is_empty() && terms.iter().all(Vec::is_empty));
         let prepared = Prepared {
             skip_filter: !asks,
@@ -126,16 +113,16 @@ impl BatchPlugin for NodeAffinity {
 
     fn filter(&mut self, class: u32, rows: &[u32]) -> Vec<u64> {
         let Some(class) = self.classes.get(&class) else { return Vec::new() };
-        let required = self.added_required.iter().chain(&class.required);
+        let required = self.added_required.iter().chain(&class.required.terms);
         if !rows.is_empty() {
-            let selector = class.selector.as_ref();
+            let added = self.added_required.as_ref();
             return Asked::new(rows, self.mirror.slots()).mask(|slot| {
-                selector.is_none_or(|t| t.matches(&self.mirror, &self.postings, slot))
-                    && required.clone().all(|terms| self.is_any(terms, slot))
+                class.required.matches(&self.mirror, slot)
+                    && added.is_none_or(|terms| self.is_any(terms, slot))
             });
         }
         let mut mask = self.mirror.live().to_vec();
-        if let Some(selector) = &class.selector {
+        if let Some(selector) = &class.required.selector {
             selector.narrow(&self.mirror, &self.postings, &mut mask);
         }
         for terms in required {

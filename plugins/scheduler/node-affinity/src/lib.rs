@@ -1,8 +1,6 @@
 //! NodeAffinity: a pod chooses nodes by their labels (`nodeSelector`, `affinity.nodeAffinity`).
 
 mod affinity;
-mod postings;
-mod terms;
 
 pub use affinity::NodeAffinity;
 

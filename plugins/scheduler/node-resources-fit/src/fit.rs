@@ -84,42 +84,39 @@ pub struct NodeResourcesFit {
     classes: HashMap<u32, Request>,
 }
 
-impl NodeResourcesFit {
-    fn extended(&self, name: &str) -> (&[i64], &[i64]) {
-        match self.mirror.number(dictionary::EXTENDED, name) {
-            Some(k) => {
-                let first = column::EXTENDED + 2 * k;
-                (self.mirror.s64(first), self.mirror.s64(first + 1))
-            }
-            None => (&[], &[]),
+fn extended<'a>(mirror: &'a Mirror, name: &str) -> (&'a [i64], &'a [i64]) {
+    match mirror.number(dictionary::EXTENDED, name) {
+        Some(k) => {
+            let first = column::EXTENDED + 2 * k;
+            (mirror.s64(first), mirror.s64(first + 1))
         }
+        None => (&[], &[]),
     }
+}
 
-    /// What has to be compared for a class, in Kubernetes' order.
-    fn compared<'a>(&'a self, request: &'a Request) -> Vec<Compared<'a>> {
-        let mut all = Vec::with_capacity(3 + request.extended.len());
+impl Request {
+    /// What has to be compared, in Kubernetes' order.
+    fn compared<'a>(&'a self, mirror: &'a Mirror) -> Vec<Compared<'a>> {
+        let mut all = Vec::with_capacity(3 + self.extended.len());
         for (name, wanted, allocatable, requested) in [
-            ("cpu", request.cpu, column::ALLOCATABLE_CPU, column::REQUESTED_CPU),
-            ("memory", request.memory, column::ALLOCATABLE_MEMORY, column::REQUESTED_MEMORY),
-            (
-                "ephemeral-storage",
-                request.ephemeral,
-                column::ALLOCATABLE_EPHEMERAL,
-                column::REQUESTED_EPHEMERAL,
-            ),
+            ("cpu", self.cpu, column::ALLOCATABLE_CPU, column::REQUESTED_CPU),
+            ("memory", self.memory, column::ALLOCATABLE_MEMORY, column::REQUESTED_MEMORY),
+            ("ephemeral-storage", self.ephemeral, column::ALLOCATABLE_EPHEMERAL, column::REQUESTED_EPHEMERAL),
         ] {
             if wanted > 0 {
-                let (allocatable, requested) = (self.mirror.s64(allocatable), self.mirror.s64(requested));
+                let (allocatable, requested) = (mirror.s64(allocatable), mirror.s64(requested));
                 all.push(Compared { name, wanted, allocatable, requested });
             }
         }
-        for (name, wanted) in &request.extended {
-            let (allocatable, requested) = self.extended(name);
+        for (name, wanted) in &self.extended {
+            let (allocatable, requested) = extended(mirror, name);
             all.push(Compared { name, wanted: *wanted, allocatable, requested });
         }
         all
     }
+}
 
+impl NodeResourcesFit {
     fn scored(&self, request: &Request) -> Vec<Scored<'_>> {
         let of = |name: &str, weight: i64| {
             let fixed = |wanted, allocatable, requested| {
@@ -135,7 +132,7 @@ impl NodeResourcesFit {
                 // Extended resources that the pod does not request say nothing about it.
                 _ if request.of(name) == 0 => None,
                 _ => {
-                    let (allocatable, requested) = self.extended(name);
+                    let (allocatable, requested) = extended(&self.mirror, name);
                     Some(Scored { wanted: request.of(name), weight, allocatable, requested })
                 }
             }
@@ -243,7 +240,7 @@ impl BatchPlugin for NodeResourcesFit {
 
     fn filter(&mut self, class: u32, rows: &[u32]) -> Vec<u64> {
         let Some(request) = self.classes.get(&class) else { return Vec::new() };
-        let compared = self.compared(request);
+        let compared = request.compared(&self.mirror);
         let (most, taken) =
             (self.mirror.s64(column::ALLOCATABLE_PODS), self.mirror.s64(column::REQUESTED_PODS));
         if !rows.is_empty() {
@@ -287,13 +284,23 @@ impl BatchPlugin for NodeResourcesFit {
         })
     }
 
+    fn overlay(&mut self, class: u32, delta: Delta) -> Vec<u64> {
+        let Some(request) = self.classes.get(&class) else { return Vec::new() };
+        self.mirror.overlay(delta, |mirror, slot| {
+            let (most, taken) = (mirror.s64(column::ALLOCATABLE_PODS), mirror.s64(column::REQUESTED_PODS));
+            mirror.is_live(slot)
+                && has_room(most, taken, slot)
+                && request.compared(mirror).iter().all(|c| c.fits(slot))
+        })
+    }
+
     fn explain(&mut self, class: u32, rows: &[u32]) -> Explanation {
         let mut explanation = Explanation::default();
         let Some(request) = self.classes.get(&class) else {
             rows.iter().for_each(|_| explanation.end_row());
             return explanation;
         };
-        let compared = self.compared(request);
+        let compared = request.compared(&self.mirror);
         let (most, taken) =
             (self.mirror.s64(column::ALLOCATABLE_PODS), self.mirror.s64(column::REQUESTED_PODS));
         for slot in rows {

@@ -58,9 +58,40 @@ struct Dictionary {
     numbers: HashMap<String, u32>,
 }
 
+/// What a delta replaced, by position of the row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// The slots that changed, ascending.
+    pub rows: Vec<u32>,
+    /// Whether each of them held a node before.
+    pub was_live: Vec<bool>,
+    u32s: Vec<(u32, Vec<u32>)>,
+    lists: Vec<(u32, Vec<Box<[u64]>>)>,
+}
+
+impl Replaced {
+    /// The cell of a column of u32 before; `None` where the delta did not have the column.
+    #[must_use]
+    pub fn u32(&self, number: u32, position: usize) -> Option<u32> {
+        self.u32s.iter().find(|(n, _)| *n == number)?.1.get(position).copied()
+    }
+
+    /// The cell of a column of lists before; `None` where the delta did not have the column.
+    #[must_use]
+    pub fn list(&self, number: u32, position: usize) -> Option<&[u64]> {
+        self.lists.iter().find(|(n, _)| *n == number)?.1.get(position).map(|cell| &**cell)
+    }
+}
+
 impl Mirror {
     /// Takes in a delta; returns the slots that changed.
     pub fn apply(&mut self, delta: Delta) -> Vec<u32> {
+        self.exchange(delta).rows
+    }
+
+    /// Takes in a delta; returns what was there before, for plugins that keep sums. After a full
+    /// delta nothing was.
+    pub fn exchange(&mut self, delta: Delta) -> Replaced {
         if delta.full {
             *self = Self::default();
         }
@@ -81,6 +112,7 @@ impl Mirror {
         }
         let is: Vec<bool> = delta.rows.iter().map(|slot| self.is_live(*slot as usize)).collect();
         let slots = self.slots;
+        let (mut old_u32s, mut old_lists) = (Vec::new(), Vec::new());
         for (number, values) in delta.s64_columns {
             let cells = column_mut(&mut self.s64s, number, slots);
             let rows = delta.rows.iter().zip(values).zip(was.iter().zip(&is));
@@ -98,20 +130,23 @@ impl Mirror {
         }
         for (number, values) in delta.u32_columns {
             let cells = column_mut(&mut self.u32s, number, slots);
+            let mut old = Vec::with_capacity(values.len());
             let rows = delta.rows.iter().zip(values).zip(was.iter().zip(&is));
             for ((slot, value), (was, is)) in rows {
                 let Some(cell) = cells.get_mut(*slot as usize) else { continue };
                 if *was {
                     self.checksum = self.checksum.wrapping_sub(mix(*slot, number, u64::from(*cell)));
                 }
-                *cell = value;
+                old.push(std::mem::replace(cell, value));
                 if *is {
                     self.checksum = self.checksum.wrapping_add(mix(*slot, number, u64::from(value)));
                 }
             }
+            old_u32s.push((number, old));
         }
         for (number, column) in delta.list_columns {
             let cells = column_mut(&mut self.lists, number, slots);
+            let mut old = Vec::with_capacity(delta.rows.len());
             let bounds = column.offsets.windows(2);
             for ((slot, bounds), (was, is)) in delta.rows.iter().zip(bounds).zip(was.iter().zip(&is)) {
                 let Some(cell) = cells.get_mut(*slot as usize) else { continue };
@@ -123,10 +158,11 @@ impl Mirror {
                 if *is {
                     self.checksum = self.checksum.wrapping_add(mix(*slot, number, fold(value)));
                 }
-                *cell = value.into();
+                old.push(std::mem::replace(cell, value.into()));
             }
+            old_lists.push((number, old));
         }
-        delta.rows
+        Replaced { rows: delta.rows, was_live: was, u32s: old_u32s, lists: old_lists }
     }
 
     fn extend(&mut self, number: u32, first: u32, entries: Vec<String>) {

@@ -107,3 +107,21 @@ fn arguments_are_checked() {
         assert!(error.contains(says), "{error}");
     }
 }
+
+#[test]
+fn an_overlay_is_judged_instead_of_the_row() {
+    let mut bench = bench(&pod(1000, GI, &[]));
+    let rows = |pods: &[i64], cpu: &[i64]| {
+        Nodes::rows(3, &[2, 1, 0])
+            .s64(column::ALLOCATABLE_CPU, &[1000, 2000, 4000])
+            .s64(column::ALLOCATABLE_MEMORY, &[8 * GI; 3])
+            .s64(column::ALLOCATABLE_PODS, &[110, 1, 110])
+            .s64(column::REQUESTED_MEMORY, &[0; 3])
+            .s64(column::REQUESTED_PODS, pods)
+            .s64(column::REQUESTED_CPU, cpu)
+            .delta()
+    };
+    assert_eq!(bench.plugin.overlay(1, rows(&[0, 0, 0], &[0, 0, 0])), [0b111]);
+    assert_eq!(bench.plugin.overlay(1, rows(&[0, 1, 5], &[1, 0, 3500])), [0b000]);
+    assert_eq!(bench.fits(3), [true, false, false], "the mirror stays as it is");
+}

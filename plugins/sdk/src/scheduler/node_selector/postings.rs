@@ -1,11 +1,11 @@
-//! Which nodes carry which label, the other way round: a selector costs as much as it matches.
+//! Which nodes carry which label, the other way round.
 
-use orlop_sdk::scheduler::{Mirror, column, dictionary, set_bit};
+use crate::scheduler::{Mirror, column, dictionary, set_bit};
 use std::collections::HashMap;
 
-/// Slots by label, and labels by key.
+/// Slots by label, and labels by key: a selector over all nodes costs as much as it matches.
 #[derive(Debug, Default)]
-pub(crate) struct Postings {
+pub struct Postings {
     /// By number of the label: slots, ascending.
     slots: Vec<Vec<u32>>,
     /// Numbers of the labels with a key.
@@ -15,12 +15,13 @@ pub(crate) struct Postings {
 }
 
 impl Postings {
-    pub(crate) fn clear(&mut self) {
+    /// Starts over, before a full sync.
+    pub fn clear(&mut self) {
         *self = Self::default();
     }
 
     /// Lists the labels of changed slots.
-    pub(crate) fn update(&mut self, mirror: &Mirror, rows: &[u32]) {
+    pub fn update(&mut self, mirror: &Mirror, rows: &[u32]) {
         let labels = mirror.entries(dictionary::LABELS);
         for (label, number) in labels.iter().zip(0_u32..).skip(self.slots.len()) {
             let key = label.split_once('=').map_or(label.as_str(), |(key, _)| key);
@@ -58,7 +59,7 @@ impl Postings {
     }
 
     /// Labels with a key: their numbers and values.
-    pub(crate) fn with_key<'a>(
+    pub(super) fn with_key<'a>(
         &'a self,
         key: &str,
         labels: &'a [String],
@@ -68,14 +69,9 @@ impl Postings {
     }
 
     /// Sets the bits of the slots that carry the label.
-    pub(crate) fn collect(&self, label: u32, into: &mut [u64]) {
+    pub(super) fn collect(&self, label: u32, into: &mut [u64]) {
         for slot in self.slots.get(label as usize).into_iter().flatten() {
             set_bit(into, *slot as usize, true);
         }
-    }
-
-    /// The labels of a slot.
-    pub(crate) fn of(&self, slot: usize) -> &[u32] {
-        self.listed.get(slot).map_or(&[], |l| l)
     }
 }

@@ -3,9 +3,12 @@
 //! Source: `k8s.io/component-helpers/scheduling/corev1/nodeaffinity`. What cannot be parsed (an
 //! unknown operator, `Gt` without one integer) matches no node.
 
-use crate::postings::Postings;
-use orlop_sdk::scheduler::{Mirror, column, dictionary, pack};
-use orlop_sdk::serde_json::Value;
+mod postings;
+
+pub use postings::Postings;
+
+use super::{Mirror, Node, column, dictionary, pack};
+use serde_json::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operator {
@@ -19,7 +22,7 @@ enum Operator {
 
 /// One requirement on a label or, in `matchFields`, on `metadata.name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Requirement {
+struct Requirement {
     key: String,
     operator: Operator,
     values: Vec<String>,
@@ -47,7 +50,7 @@ impl Requirement {
         valid.then_some(Self { key, operator, values })
     }
 
-    pub(crate) fn equals(key: &str, value: &str) -> Self {
+    fn equals(key: &str, value: &str) -> Self {
         Self { key: key.to_owned(), operator: Operator::In, values: vec![value.to_owned()] }
     }
 
@@ -81,12 +84,8 @@ impl Requirement {
         }
     }
 
-    fn holds(&self, mirror: &Mirror, postings: &Postings, slot: usize) -> bool {
-        let labels = mirror.entries(dictionary::LABELS);
-        let value = postings.of(slot).iter().find_map(|n| {
-            let (key, value) = labels.get(*n as usize)?.split_once('=')?;
-            (key == self.key).then_some(value)
-        });
+    fn holds(&self, mirror: &Mirror, slot: usize) -> bool {
+        let value = Node::new(mirror, slot).label(&self.key);
         value.is_some_and(|v| self.picks(v)) != self.is_negated()
     }
 
@@ -96,16 +95,17 @@ impl Requirement {
     }
 }
 
-/// One term; `None` where it matches no node.
+/// One `NodeSelectorTerm`. Needs the columns `node.labels` and `node.name`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Term {
+pub struct Term {
     expressions: Vec<Requirement>,
     fields: Vec<Requirement>,
 }
 
 impl Term {
     /// Reads a `NodeSelectorTerm`. `None` where it is empty or cannot be parsed: it matches nothing.
-    pub(crate) fn read(value: &Value) -> Option<Self> {
+    #[must_use]
+    pub fn read(value: &Value) -> Option<Self> {
         let list = |key: &str| {
             let items = value.get(key).and_then(Value::as_array).into_iter().flatten();
             items.map(Requirement::read).collect::<Option<Vec<_>>>()
@@ -120,14 +120,15 @@ impl Term {
     }
 
     /// A term of a pod's `nodeSelector`; `None` without one.
-    pub(crate) fn of_selector(selector: Option<&Value>) -> Option<Self> {
+    #[must_use]
+    pub fn of_selector(selector: Option<&Value>) -> Option<Self> {
         let map = selector?.as_object().filter(|m| !m.is_empty())?;
         let expressions = map.iter().map(|(k, v)| Requirement::equals(k, v.as_str().unwrap_or(""))).collect();
         Some(Self { expressions, fields: Vec::new() })
     }
 
     /// Clears the bits of slots that the term does not match.
-    pub(crate) fn narrow(&self, mirror: &Mirror, postings: &Postings, mask: &mut [u64]) {
+    pub fn narrow(&self, mirror: &Mirror, postings: &Postings, mask: &mut [u64]) {
         for requirement in &self.expressions {
             requirement.narrow(mirror, postings, mask);
         }
@@ -138,13 +139,15 @@ impl Term {
     }
 
     /// Whether the term matches one slot.
-    pub(crate) fn matches(&self, mirror: &Mirror, postings: &Postings, slot: usize) -> bool {
-        self.expressions.iter().all(|r| r.holds(mirror, postings, slot))
+    #[must_use]
+    pub fn matches(&self, mirror: &Mirror, slot: usize) -> bool {
+        self.expressions.iter().all(|r| r.holds(mirror, slot))
             && self.fields.iter().all(|f| f.holds_for_name(mirror, slot))
     }
 
     /// The node name that the term asks for, where it asks for one.
-    pub(crate) fn names(&self) -> Option<Vec<&str>> {
+    #[must_use]
+    pub fn names(&self) -> Option<Vec<&str>> {
         let mut named: Option<Vec<&str>> = None;
         for field in self.fields.iter().filter(|f| f.operator == Operator::In) {
             let values = field.values.iter().map(String::as_str);
@@ -154,5 +157,47 @@ impl Term {
             });
         }
         named
+    }
+}
+
+/// What a pod requires of nodes: its `nodeSelector` and the required terms of its node affinity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequiredNodeAffinity {
+    /// Of `spec.nodeSelector`; `None` without one.
+    pub selector: Option<Term>,
+    /// Terms that are ORed, where there are any; no terms match nothing.
+    pub terms: Option<Vec<Term>>,
+}
+
+impl RequiredNodeAffinity {
+    /// Reads `spec.nodeSelector` and `spec.affinity.nodeAffinity` of a pod.
+    #[must_use]
+    pub fn read(pod: &Value) -> Self {
+        Self {
+            selector: Term::of_selector(pod.pointer("/spec/nodeSelector")),
+            terms: Self::terms_of(pod.pointer("/spec/affinity/nodeAffinity")),
+        }
+    }
+
+    /// Reads the required terms of a `NodeAffinity`.
+    #[must_use]
+    pub fn terms_of(affinity: Option<&Value>) -> Option<Vec<Term>> {
+        let required =
+            affinity?.get("requiredDuringSchedulingIgnoredDuringExecution").filter(|r| !r.is_null())?;
+        let terms = required.get("nodeSelectorTerms").and_then(Value::as_array).into_iter().flatten();
+        Some(terms.filter_map(Term::read).collect())
+    }
+
+    /// Whether every node matches.
+    #[must_use]
+    pub const fn is_everything(&self) -> bool {
+        self.selector.is_none() && self.terms.is_none()
+    }
+
+    /// Whether the node in a slot matches.
+    #[must_use]
+    pub fn matches(&self, mirror: &Mirror, slot: usize) -> bool {
+        self.selector.as_ref().is_none_or(|term| term.matches(mirror, slot))
+            && self.terms.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(mirror, slot)))
     }
 }
