@@ -22,6 +22,8 @@ pub(crate) struct Answers {
     pub(crate) generation: u64,
     /// Counts the plugin's calls for a new round.
     pub(crate) round: u64,
+    /// Of the watched objects that it was prepared with.
+    pub(crate) objects_round: u64,
     pub(crate) prepared: Prepared,
     /// Whether `mask` counts.
     pub(crate) filters: bool,
@@ -99,6 +101,8 @@ pub struct Unfit {
     pub reasons: Vec<(String, u32)>,
     /// Nodes where evicting pods cannot help.
     pub unresolvable: u32,
+    /// The other nodes, as a packed bit set over slots.
+    pub resolvable: Vec<u64>,
     /// What may help.
     pub events: crate::framework::EventSet,
 }

@@ -1,5 +1,5 @@
 //! The columns of the node table: names, numbers, and the bit that stands for each in a change
-//! mask. The list is that of `wit/scheduler-1/scheduler.wit`; a test compares it with the SDK's.
+//! mask. The list is that of `wit/scheduler/scheduler.wit`; a test compares it with the SDK's.
 
 /// A set of columns, one bit each. The order of bits is internal to the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,10 +42,14 @@ impl ColumnSet {
 pub const S64: usize = 10;
 /// Number of u32 columns; they follow.
 pub const U32: usize = 4;
-/// Number of list columns; they follow.
-pub const LISTS: usize = 4;
+/// Number of list columns that are the same for every plugin; they follow.
+pub const LISTS: usize = 5;
+/// Index of `node.declared-features`.
+pub const FEATURES: usize = 18;
+/// Index of `node.pods`, whose cells differ from plugin to plugin.
+pub const PODS: usize = S64 + U32 + LISTS;
 /// Index that stands for all columns of extended resources.
-pub const EXTENDED: usize = S64 + U32 + LISTS;
+pub const EXTENDED: usize = PODS + 1;
 /// Number of indexes.
 pub const COLUMNS: usize = EXTENDED + 1;
 
@@ -106,6 +110,8 @@ pub const TABLE: [(&str, u32); COLUMNS] = [
     ("node.images", 65),
     ("node.image-sizes", 66),
     ("node.host-ports", 67),
+    ("node.declared-features", 69),
+    ("node.pods", 68),
     ("extended", EXTENDED_BASE),
 ];
 
@@ -128,8 +134,12 @@ pub mod dictionary {
     pub const HOST_IPS: usize = 5;
     /// Names of extended resources.
     pub const EXTENDED: usize = 6;
+    /// Placed pods; each plugin has its own.
+    pub const PODS: usize = 7;
+    /// Declared features.
+    pub const FEATURES: usize = 8;
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 9;
 }
 
 /// The columns whose values are entries of a dictionary.
@@ -143,6 +153,7 @@ pub const fn readers_of(dict: usize) -> ColumnSet {
         dictionary::IMAGES => ColumnSet::one(IMAGES),
         dictionary::HOST_IPS => ColumnSet::one(HOST_PORTS),
         dictionary::EXTENDED => ColumnSet::one(EXTENDED),
+        dictionary::FEATURES => ColumnSet::one(FEATURES),
         _ => ColumnSet::NONE,
     }
 }

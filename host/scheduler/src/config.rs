@@ -7,6 +7,7 @@
 //! `leaderElection`, `clientConnection`, `enableProfiling`, `enableContentionProfiling`.
 //! Extenders are refused.
 
+use crate::framework::Hooks;
 use crate::queue::Backoff;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -52,10 +53,8 @@ pub enum ConfigError {
 pub struct PluginSpec {
     /// `NodeResourcesFit`
     pub name: String,
-    /// Whether its filter is enabled.
-    pub filter: bool,
-    /// Whether its score is enabled.
-    pub score: bool,
+    /// The extension points that are enabled; the plugin need not implement all of them.
+    pub hooks: Hooks,
     /// Of its score, at least 1.
     pub weight: i64,
     /// A JSON object.
@@ -286,9 +285,16 @@ fn resolve(profile: &FileProfile, path: &str, known: &[String]) -> Result<Profil
             given.remove("apiVersion");
             given.remove("kind");
             let (filter, score) = (on(&sets.filter), on(&sets.score));
-            PluginSpec { filter, score, weight: weight.max(1), args: Value::Object(given), name }
+            let mut hooks = if wide { Hooks(u32::MAX & !3) } else { Hooks::default() };
+            if filter {
+                hooks = hooks.or(Hooks::FILTER).or(Hooks::OVERLAY);
+            }
+            if score {
+                hooks = hooks.or(Hooks::SCORE);
+            }
+            PluginSpec { hooks, weight: weight.max(1), args: Value::Object(given), name }
         })
-        .filter(|spec| spec.filter || spec.score)
+        .filter(|spec| spec.hooks != Hooks::default())
         .collect();
     let scheduler_name = profile.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".to_owned());
     if scheduler_name.is_empty() {

@@ -7,6 +7,7 @@
 //! about `spec.nodeName` wins over what was assumed.
 
 mod cycle;
+mod objects;
 mod pods;
 
 use crate::action::Key;
@@ -74,8 +75,10 @@ impl Engine {
     /// An engine that knows no node and no pod. `seed` decides among nodes that are equally good.
     #[must_use]
     pub fn new(profiles: Vec<Profile>, backoff: Backoff, seed: u64) -> Self {
+        let mut table = NodeTable::new();
+        table.placed_mut().read(placed_pod_fields(&profiles));
         Self {
-            table: NodeTable::new(),
+            table,
             profiles,
             queue: Queue::new(backoff),
             pods: HashMap::new(),
@@ -111,7 +114,12 @@ impl Engine {
 
     /// Puts other profiles to work. Open classes are dropped; no pod is lost or moved.
     pub fn set_profiles(&mut self, profiles: Vec<Profile>, backoff: Backoff, now: Instant) {
+        let fields = placed_pod_fields(&profiles);
         self.profiles = profiles;
+        self.watch_what_profiles_watch();
+        if self.table.placed_mut().read(fields) {
+            self.account_anew(|_| true);
+        }
         self.queue.set_backoff(backoff);
         let unplaced: Vec<Uid> = self
             .pods
@@ -147,6 +155,10 @@ impl Engine {
     pub fn next_wakeup(&self) -> Option<Instant> {
         self.queue.next_wakeup()
     }
+}
+
+fn placed_pod_fields(profiles: &[Profile]) -> Vec<String> {
+    profiles.iter().flat_map(|p| p.placed_pod_fields().map(ToOwned::to_owned)).collect()
 }
 
 /// A number that depends on the seed and the pod alone, so that a replay chooses the same nodes.

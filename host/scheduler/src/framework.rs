@@ -663,4 +663,11 @@ pub trait PluginFactory: Send + Sync + 'static {
     /// # Errors
     /// Where the plugin is unknown, cannot be started, or refuses its arguments.
     fn open(&self, name: &str, args: &Value) -> Result<Box<dyn SchedulerPlugin>, PluginError>;
+
+    /// The user that reads the objects that the plugin watches and does what it writes; empty for the
+    /// scheduler's own.
+    fn user(&self, plugin: &str) -> String {
+        let _ = plugin;
+        String::new()
+    }
 }

@@ -18,6 +18,8 @@ pub mod engine;
 mod events;
 pub mod framework;
 mod inbox;
+pub mod objects;
+pub mod placed_pods;
 pub mod pod;
 pub mod profile;
 pub mod projection;

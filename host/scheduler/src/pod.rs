@@ -1,7 +1,7 @@
 //! What the scheduler keeps of a pod.
 
 use crate::columns::dictionary;
-use crate::projection::{HostPort, computed, host_ports};
+use crate::projection::{HostPort, add_claims, computed, host_ports};
 use crate::resources::{Requests, pod_requests};
 use crate::table::{Footprint, NodeTable};
 use orlop_apimachinery::Object;
@@ -90,8 +90,12 @@ impl PodFacts {
             ports,
             value: Value::Null,
         };
+        let mut computed = computed(&facts.requests, &facts.ports);
+        if let Value::Object(computed) = &mut computed {
+            add_claims(computed, &value);
+        }
         if let Value::Object(map) = &mut value {
-            map.insert("computed".to_owned(), computed(&facts.requests, &facts.ports));
+            map.insert("computed".to_owned(), computed);
         }
         facts.value = value;
         facts
@@ -119,6 +123,7 @@ impl PodFacts {
             self.ports.iter().map(|p| p.pack(table.intern(dictionary::HOST_IPS, &p.ip))).collect();
         ports.sort_unstable();
         footprint.host_ports = ports.into();
+        footprint.placed = table.placed_mut().intern(&self.value);
         footprint
     }
 }

@@ -7,16 +7,20 @@
 
 mod ask;
 mod explain;
+mod hooks;
+mod loaded;
+mod overlay;
 
 use crate::class::Class;
-use crate::columns::ColumnSet;
-use crate::framework::{Descriptor, EventSet, Hooks, Normalize, PluginError, Reason, SchedulerPlugin, Stale};
+use crate::framework::{EventSet, Hooks, Reason, SchedulerPlugin};
+use crate::objects::WatchKey;
 use crate::projection::Projection;
-use crate::table::{MirrorState, NodeTable};
+use crate::table::NodeTable;
+use loaded::Loaded;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Open classes of one profile; the least recently used one makes room.
 const MAX_CLASSES: usize = 64;
@@ -25,33 +29,22 @@ const MAX_CLASSES: usize = 64;
 pub struct Enabled {
     /// The plugin, configured.
     pub plugin: Box<dyn SchedulerPlugin>,
-    /// Whether it filters here.
-    pub filter: bool,
-    /// Whether it scores here.
-    pub score: bool,
+    /// The hooks that are enabled here; those that it does not implement say nothing.
+    pub hooks: Hooks,
     /// Of its score, at least 1.
     pub weight: i64,
     /// Whether pods wait while it fails.
     pub required: bool,
+    /// Who reads the objects that it watches; empty for the scheduler's own user.
+    pub user: Arc<str>,
 }
 
-pub(crate) struct Loaded {
-    enabled: Enabled,
-    descriptor: Descriptor,
-    projection: Projection,
-    state: MirrorState,
-    /// Which instance this is; classes compare it.
-    generation: u64,
-    /// Counts the times when all answers became stale.
-    round: u64,
-    needs_reset: bool,
-    failures: u32,
-    resting: Option<(Instant, String)>,
-}
-
-impl Loaded {
-    fn columns(&self) -> ColumnSet {
-        self.descriptor.columns.or(ColumnSet::PRESENCE)
+impl Enabled {
+    /// A plugin with all its hooks, a weight of 1 and the scheduler's own user.
+    #[must_use]
+    pub fn new(plugin: Box<dyn SchedulerPlugin>) -> Self {
+        let required = plugin.required();
+        Self { plugin, hooks: Hooks(u32::MAX), weight: 1, required, user: "".into() }
     }
 }
 
@@ -91,25 +84,7 @@ impl Profile {
     /// A profile whose plugins are asked in the given order.
     #[must_use]
     pub fn new(name: String, plugins: Vec<Enabled>) -> Self {
-        let plugins: Vec<Loaded> = plugins
-            .into_iter()
-            .map(|enabled| {
-                let descriptor = enabled.plugin.descriptor().clone();
-                let filter = enabled.filter && descriptor.hooks.has(Hooks::FILTER);
-                let score = enabled.score && descriptor.hooks.has(Hooks::SCORE);
-                Loaded {
-                    projection: Projection::new(descriptor.pod_fields.iter().map(String::as_str)),
-                    enabled: Enabled { filter, score, ..enabled },
-                    descriptor,
-                    state: MirrorState::default(),
-                    generation: 1,
-                    round: 0,
-                    needs_reset: false,
-                    failures: 0,
-                    resting: None,
-                }
-            })
-            .collect();
+        let plugins: Vec<Loaded> = plugins.into_iter().map(Loaded::new).collect();
         let fields = plugins.iter().flat_map(|p| p.descriptor.pod_fields.iter().map(String::as_str));
         Self {
             name,
@@ -132,6 +107,45 @@ impl Profile {
     /// Names of the enabled plugins, in order.
     pub fn plugins(&self) -> impl Iterator<Item = &str> {
         self.plugins.iter().map(|p| p.descriptor.name.as_str())
+    }
+
+    /// The fields that its plugins read of placed pods, in no order.
+    pub fn placed_pod_fields(&self) -> impl Iterator<Item = &str> {
+        self.plugins.iter().flat_map(|p| p.descriptor.placed_pod_fields.iter().map(String::as_str))
+    }
+
+    /// What its plugins watch, in no order; what several watch comes several times.
+    pub fn watches(&self) -> impl Iterator<Item = &WatchKey> {
+        self.plugins.iter().flat_map(|p| p.objects.keys())
+    }
+
+    /// Whether a plugin reads the field of pods, or something below it, or all around it.
+    #[must_use]
+    pub fn reads(&self, field: &str) -> bool {
+        let same = |declared: &str| {
+            let below = |a: &str, b: &str| {
+                a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            below(declared, field) || below(field, declared)
+        };
+        let fields = |p: &Loaded| {
+            p.descriptor.pod_fields.iter().chain(&p.descriptor.placed_pod_fields).any(|f| same(f))
+        };
+        self.plugins.iter().any(fields)
+    }
+
+    /// Tells plugins of watched objects. Says what that may have changed for pods that wait:
+    /// [`EventSet::OBJECTS`] or nothing. A plugin that fails rests, as ever.
+    pub fn sync_objects(&mut self, table: &NodeTable, now: Instant) -> EventSet {
+        let mut events = EventSet::NONE;
+        for loaded in self.plugins.iter_mut().filter(|p| !p.descriptor.watches.is_empty()) {
+            match loaded.sync_objects(table, now) {
+                Ok(true) => events = events.or(EventSet::OBJECTS),
+                Ok(false) => {}
+                Err(error) => loaded.fail(&error, now),
+            }
+        }
+        events
     }
 
     /// Name and plugins in one line, for the log.
@@ -189,6 +203,7 @@ impl Profile {
         let Some(class) = self.classes.remove(&id) else { return };
         self.by_key.remove(&class.key);
         for (loaded, answers) in self.plugins.iter_mut().zip(&class.answers) {
+            loaded.stale.remove(&id);
             if answers.generation == loaded.generation
                 && !loaded.needs_reset
                 && let Err(error) = loaded.enabled.plugin.release(id)
@@ -201,58 +216,6 @@ impl Profile {
     /// What may help a pod that only failed because of a failing plugin or an empty cluster.
     pub(crate) const fn any_event() -> EventSet {
         EventSet::ALL
-    }
-}
-
-impl Loaded {
-    /// Notes a failure. The plugin rests, and starts from nothing when it is called again.
-    fn fail(&mut self, error: &PluginError, now: Instant) {
-        if !matches!(error, PluginError::Refused { .. }) {
-            self.needs_reset = true;
-            self.failures = self.failures.saturating_add(1);
-            let rest = Duration::from_secs(1 << (self.failures - 1).min(6)).min(Duration::from_secs(60));
-            self.resting = Some((now + rest, error.to_string()));
-            tracing::warn!(plugin = %self.descriptor.name, %error, "scheduler plugin failed");
-        }
-    }
-
-    /// Brings the plugin up to date with the table.
-    fn sync(&mut self, table: &NodeTable, now: Instant) -> Result<(), PluginError> {
-        if let Some((until, message)) = &self.resting {
-            if now < *until {
-                return Err(PluginError::Refused { message: message.clone() });
-            }
-            self.resting = None;
-        }
-        if self.needs_reset {
-            self.enabled.plugin.reset()?;
-            self.needs_reset = false;
-            self.generation += 1;
-            self.state = MirrorState::default();
-        }
-        for attempt in 0..2 {
-            let Some((delta, next)) = table.delta(self.descriptor.columns, &self.state) else {
-                return Ok(());
-            };
-            let full = delta.full;
-            let synced = self.enabled.plugin.sync(&delta)?;
-            self.state = next;
-            if synced.stale != Stale::Nothing {
-                self.round += 1;
-            }
-            if synced.checksum == 0 || synced.checksum == table.checksum(self.descriptor.columns) {
-                return Ok(());
-            }
-            tracing::warn!(plugin = %self.descriptor.name, full, attempt, "scheduler plugin lost its mirror");
-            self.state = MirrorState::default();
-            self.round += 1;
-        }
-        let message = "the checksum of its mirror is wrong after a full sync".to_owned();
-        Err(self.enabled.plugin.nonsense(message))
-    }
-
-    const fn normalize(&self) -> Normalize {
-        self.descriptor.normalize
     }
 }
 

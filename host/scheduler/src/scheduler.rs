@@ -281,7 +281,8 @@ fn build(config: &SchedulerConfig, plugins: &dyn PluginFactory) -> Result<Vec<Pr
                 source,
             })?;
             let required = plugin.required();
-            Ok(Enabled { plugin, filter: p.filter, score: p.score, weight: p.weight, required })
+            let user = plugins.user(&p.name).into();
+            Ok(Enabled { plugin, hooks: p.hooks, weight: p.weight, required, user })
         });
         let enabled = enabled.collect::<Result<Vec<_>, SchedulerError>>()?;
         Ok(Profile::new(spec.scheduler_name.clone(), enabled))

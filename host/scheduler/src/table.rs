@@ -14,13 +14,17 @@
 mod changes;
 mod delta;
 mod node;
+mod overlay;
 
 pub use changes::Cursor;
 pub use delta::MirrorState;
 pub use node::NodeFacts;
+pub use overlay::PodChange;
 
 use crate::columns::{self, COLUMNS, ColumnSet, EXTENDED, EXTENDED_BASE, LISTS, S64, TABLE, U32, dictionary};
 use crate::framework::EventSet;
+use crate::objects::WatchedObjects;
+use crate::placed_pods::{PlacedPod, PlacedPods};
 use changes::Changes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,9 +79,23 @@ pub struct Footprint {
     pub extended: Box<[(u32, i64)]>,
     /// Packed as in column `node.host-ports`.
     pub host_ports: Box<[u64]>,
+    /// What plugins read of it once it is placed; `None` where none reads anything.
+    pub placed: Option<Arc<PlacedPod>>,
 }
 
 impl Footprint {
+    /// Columns and what the pod adds to them.
+    pub(crate) const fn amounts(&self) -> [(usize, i64); 6] {
+        [
+            (columns::REQUESTED_CPU, self.cpu),
+            (columns::REQUESTED_MEMORY, self.memory),
+            (columns::REQUESTED_EPHEMERAL, self.ephemeral_storage),
+            (columns::REQUESTED_PODS, 1),
+            (columns::NONZERO_CPU, self.nonzero_cpu),
+            (columns::NONZERO_MEMORY, self.nonzero_memory),
+        ]
+    }
+
     /// Whether `other` takes less of something than this.
     #[must_use]
     pub fn shrinks_to(&self, other: &Self) -> bool {
@@ -101,6 +119,10 @@ pub struct NodeTable {
     s64: [Vec<i64>; S64],
     u32s: [Vec<u32>; U32],
     lists: [Vec<Box<[u64]>>; LISTS],
+    /// The pods of each slot.
+    pods: Vec<Vec<u32>>,
+    placed: PlacedPods,
+    objects: WatchedObjects,
     /// Allocatable and requested, by entry of the dictionary.
     extended: Vec<(Vec<i64>, Vec<i64>)>,
     sums: [u64; COLUMNS],
@@ -127,6 +149,9 @@ impl NodeTable {
             s64: Default::default(),
             u32s: Default::default(),
             lists: Default::default(),
+            pods: Vec::new(),
+            placed: PlacedPods::default(),
+            objects: WatchedObjects::default(),
             extended: Vec::new(),
             sums: [0; COLUMNS],
             dictionaries: std::array::from_fn(|i| match i {
@@ -229,6 +254,10 @@ impl NodeTable {
         self.put_list(columns::LABELS, slot, labels.into(), &mut changed);
         self.put_list(columns::IMAGES, slot, images.into(), &mut changed);
         self.put_list(columns::IMAGE_SIZES, slot, sizes.into(), &mut changed);
+        let mut features: Vec<u64> =
+            facts.features.iter().map(|f| u64::from(self.intern(dictionary::FEATURES, f))).collect();
+        features.sort_unstable();
+        self.put_list(columns::FEATURES, slot, features.into(), &mut changed);
         self.changes.push(slot, changed);
         if fresh { EventSet::NODE_ADD } else { events_of(changed) }
     }
@@ -248,7 +277,7 @@ impl NodeTable {
         for index in columns::NAME..=columns::ZONE {
             self.put_u32(index, slot, 0, &mut ignored);
         }
-        for index in [columns::LABELS, columns::IMAGES, columns::IMAGE_SIZES] {
+        for index in [columns::LABELS, columns::IMAGES, columns::IMAGE_SIZES, columns::FEATURES] {
             self.put_list(index, slot, Box::default(), &mut ignored);
         }
         self.changes.push(slot, ColumnSet::ALL);
@@ -275,14 +304,7 @@ impl NodeTable {
 
     fn account(&mut self, slot: Slot, pod: &Footprint, sign: i64) {
         let mut changed = ColumnSet::NONE;
-        for (index, units) in [
-            (columns::REQUESTED_CPU, pod.cpu),
-            (columns::REQUESTED_MEMORY, pod.memory),
-            (columns::REQUESTED_EPHEMERAL, pod.ephemeral_storage),
-            (columns::REQUESTED_PODS, 1),
-            (columns::NONZERO_CPU, pod.nonzero_cpu),
-            (columns::NONZERO_MEMORY, pod.nonzero_memory),
-        ] {
+        for (index, units) in pod.amounts() {
             let value = self.s64(index, slot).wrapping_add(sign * units);
             self.put_s64(index, slot, value, &mut changed);
         }
@@ -309,7 +331,43 @@ impl NodeTable {
             }
             self.put_list(columns::HOST_PORTS, slot, ports.into(), &mut changed);
         }
+        if let (Some(placed), Some(cell)) = (&pod.placed, self.pods.get_mut(slot as usize)) {
+            if sign > 0 {
+                cell.push(placed.number());
+            } else if let Some(at) = cell.iter().position(|n| *n == placed.number()) {
+                cell.swap_remove(at);
+            }
+            changed = changed.or(ColumnSet::one(columns::PODS));
+        }
         self.changes.push(slot, changed);
+    }
+
+    /// What plugins read of placed pods.
+    #[must_use]
+    pub const fn placed(&self) -> &PlacedPods {
+        &self.placed
+    }
+
+    /// As [`NodeTable::placed`], to change it.
+    pub const fn placed_mut(&mut self) -> &mut PlacedPods {
+        &mut self.placed
+    }
+
+    /// The objects that plugins watch.
+    #[must_use]
+    pub const fn objects(&self) -> &WatchedObjects {
+        &self.objects
+    }
+
+    /// As [`NodeTable::objects`], to change them.
+    pub const fn objects_mut(&mut self) -> &mut WatchedObjects {
+        &mut self.objects
+    }
+
+    /// The pods accounted to a slot, as numbers of [`NodeTable::placed`].
+    #[must_use]
+    pub fn pods_at(&self, slot: Slot) -> &[u32] {
+        self.pods.get(slot as usize).map_or(&[], |cell| cell)
     }
 
     fn slot_for(&mut self, name: &str) -> Slot {
@@ -331,6 +389,7 @@ impl NodeTable {
         self.s64.iter_mut().for_each(|c| c.push(0));
         self.u32s.iter_mut().for_each(|c| c.push(0));
         self.lists.iter_mut().for_each(|c| c.push(Box::default()));
+        self.pods.push(Vec::new());
         for (allocatable, requested) in &mut self.extended {
             allocatable.push(0);
             requested.push(0);
@@ -377,9 +436,12 @@ impl NodeTable {
         } else if index < S64 + U32 {
             let value = self.u32s.get(index - S64).and_then(|c| c.get(at)).copied().unwrap_or(0);
             columns::mix(slot, number, u64::from(value))
-        } else if index < EXTENDED {
+        } else if index < columns::PODS {
             let cell = self.lists.get(index - S64 - U32).and_then(|c| c.get(at));
             columns::mix(slot, number, columns::fold(cell.map_or(&[], |c| c)))
+        } else if index == columns::PODS {
+            // Every mirror has numbers of its own there, and its own sum.
+            0
         } else {
             let mut sum = 0_u64;
             for (pair, id) in self.extended.iter().zip(0_u32..) {
@@ -494,6 +556,7 @@ fn events_of(changed: ColumnSet) -> EventSet {
         (columns::UNSCHEDULABLE, EventSet::NODE_TAINTS),
         (columns::IMAGES, EventSet::NODE_IMAGES),
         (columns::IMAGE_SIZES, EventSet::NODE_IMAGES),
+        (columns::FEATURES, EventSet::NODE_FEATURES),
     ] {
         if changed.has(index) {
             events = events.or(event);

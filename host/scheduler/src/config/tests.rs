@@ -48,7 +48,7 @@ fn weights_disabling_and_additions() {
     assert_eq!(config.profiles[0].scheduler_name, "mine");
     assert_eq!(plugin(&config, "ImageLocality"), None);
     let taints = plugin(&config, "TaintToleration").unwrap();
-    assert_eq!((taints.filter, taints.score), (true, false));
+    assert_eq!((taints.hooks.has(Hooks::FILTER), taints.hooks.has(Hooks::SCORE)), (true, false));
     assert_eq!(plugin(&config, "NodeAffinity").unwrap().weight, 9);
     let custom = plugin(&config, "Custom").unwrap();
     assert_eq!((custom.weight, custom.args.clone()), (7, serde_json::json!({"x": 1})));
@@ -65,7 +65,10 @@ fn everything_off_but_one() {
     )
     .unwrap();
     let [only] = &config.profiles[0].plugins[..] else { panic!("more than one") };
-    assert_eq!((only.name.as_str(), only.filter, only.score), ("NodeName", true, false));
+    assert_eq!(
+        (only.name.as_str(), only.hooks.has(Hooks::FILTER), only.hooks.has(Hooks::SCORE)),
+        ("NodeName", true, false)
+    );
 }
 
 #[test]

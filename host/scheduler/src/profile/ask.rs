@@ -1,6 +1,7 @@
 //! Brings a class up to date: mirrors first, then questions, only about what changed.
 
-use super::{Failed, Loaded, Profile, refusal};
+use super::loaded::Loaded;
+use super::{Failed, Profile, refusal};
 use crate::class::{Answers, Class, bit, put_bit};
 use crate::columns::ColumnSet;
 use crate::framework::{Normalize, PluginError, Prepared, Rows};
@@ -42,14 +43,25 @@ fn bring_up(
     let mut everything = class.cursor.is_unset() || class.totals.len() > slots;
     let mut columns = ColumnSet::PRESENCE;
     let mut fresh = vec![false; plugins.len()];
+    let mut replaced = false;
     for ((loaded, answers), fresh) in plugins.iter_mut().zip(&mut class.answers).zip(&mut fresh) {
+        if !loaded.judges() {
+            continue;
+        }
         columns = columns.or(loaded.columns());
         let introduced = loaded.sync(table, now).and_then(|()| {
-            let known = answers.generation == loaded.generation;
-            *fresh = !known || answers.round != loaded.round;
-            if known { Ok(()) } else { introduce(loaded, class.id, &class.pod, answers) }
+            let known = answers.generation == loaded.generation
+                && !(answers.prepared.reads_objects && answers.objects_round != loaded.objects_round);
+            *fresh = !known || answers.round != loaded.round || loaded.stale.contains(&class.id);
+            if known {
+                return Ok(());
+            }
+            replaced |= answers.generation != 0;
+            introduce(loaded, class.id, &class.pod, answers)
         });
+        loaded.stale.remove(&class.id);
         answers.round = loaded.round;
+        answers.objects_round = loaded.objects_round;
         if let Err(error) = introduced {
             let had_answers = answers.generation != 0;
             give_up(loaded, answers, &error, now)?;
@@ -64,6 +76,7 @@ fn bring_up(
         class.cursor = crate::table::Cursor::default();
         return Ok(());
     }
+    everything |= replaced;
     let changed = if everything { None } else { table.changed_since(class.cursor, columns) };
     let everything = changed.is_none();
     let changed = changed.unwrap_or_default();
@@ -143,17 +156,17 @@ fn introduce(
 ) -> Result<(), PluginError> {
     let pod = loaded.projection.apply(pod).to_string();
     let prepared = match loaded.enabled.plugin.prepare(id, pod.as_bytes()) {
-        Err(PluginError::Refused { message }) if loaded.enabled.filter => {
+        Err(PluginError::Refused { message }) if loaded.filters() => {
             Prepared { rejected: Some(refusal(&message)), ..Prepared::default() }
         }
         other => other?,
     };
     answers.clear();
     answers.generation = loaded.generation;
-    answers.filters = loaded.enabled.filter && !prepared.skip_filter;
-    answers.weight = if loaded.enabled.score && !prepared.skip_score { loaded.enabled.weight } else { 0 };
+    answers.filters = loaded.filters() && !prepared.skip_filter;
+    answers.weight = if loaded.scores() && !prepared.skip_score { loaded.enabled.weight } else { 0 };
     answers.normalize = loaded.normalize();
-    answers.prepared = Prepared { rejected: prepared.rejected.filter(|_| loaded.enabled.filter), ..prepared };
+    answers.prepared = Prepared { rejected: prepared.rejected.filter(|_| loaded.filters()), ..prepared };
     Ok(())
 }
 
@@ -166,7 +179,7 @@ fn give_up(
 ) -> Result<(), Failed> {
     loaded.fail(error, now);
     answers.clear();
-    if loaded.enabled.filter && loaded.enabled.required {
+    if loaded.filters() && loaded.enabled.required {
         let plugin = loaded.descriptor.name.clone();
         let message = format!("running {plugin:?} filter plugin: {error}");
         return Err(Failed { plugin, message });

@@ -1,7 +1,7 @@
 //! Why a class fits nowhere, in numbers of nodes per reason.
 
 use super::{Failed, Profile};
-use crate::class::{Unfit, bit};
+use crate::class::{Unfit, bit, put_bit};
 use crate::framework::{EventSet, Explanation, PluginError};
 use crate::table::{NodeTable, Slot};
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ impl Profile {
             rejected: None,
             reasons: Vec::new(),
             unresolvable: 0,
+            resolvable: table.live().to_vec(),
             events: EventSet::NODE_ADD.or(EventSet::PROFILE),
         };
         let Some(class) = classes.get_mut(&id) else { return Ok(Arc::new(nobody)) };
@@ -33,7 +34,10 @@ impl Profile {
         let mut unfit = nobody;
         if let Some((plugin, reason)) = class.rejection() {
             unfit.rejected = Some(reason.text.clone());
-            unfit.unresolvable = if reason.unresolvable { nodes } else { 0 };
+            if reason.unresolvable {
+                unfit.unresolvable = nodes;
+                unfit.resolvable.fill(0);
+            }
             unfit.events = plugins.get(plugin).map_or(Self::any_event(), |p| p.descriptor.events);
             let unfit = Arc::new(unfit);
             class.unfit = Some(unfit.clone());
@@ -55,12 +59,25 @@ impl Profile {
                 let plugin = loaded.descriptor.name.clone();
                 Failed { message: format!("running {plugin:?} filter plugin: {error}"), plugin }
             })?;
-            tally(&explained, rows.len(), &loaded.descriptor.name, &mut counts, &mut unfit.unresolvable);
+            tally(&explained, &rows, &loaded.descriptor.name, &mut counts, &mut unfit);
+        }
+        // Nodes that fit are no business of evictions.
+        for (word, feasible) in unfit.resolvable.iter_mut().zip(&class.feasible) {
+            *word &= !feasible;
         }
         unfit.reasons = counts.into_iter().collect();
         let unfit = Arc::new(unfit);
         class.unfit = Some(unfit.clone());
         Ok(unfit)
+    }
+
+    /// The nodes that no filter rejected for good, as a packed bit set over slots: where evicting pods could
+    /// make the class fit.
+    ///
+    /// # Errors
+    /// [`Failed`] where a plugin could not say.
+    pub fn resolvable(&mut self, id: u32, table: &NodeTable, now: Instant) -> Result<Vec<u64>, Failed> {
+        Ok(self.explain(id, table, now)?.resolvable.clone())
     }
 }
 
@@ -76,12 +93,12 @@ fn check(explanation: Explanation, rows: usize) -> Result<Explanation, PluginErr
 
 fn tally(
     explanation: &Explanation,
-    rows: usize,
+    rows: &[Slot],
     plugin: &str,
     counts: &mut BTreeMap<String, u32>,
-    unresolvable: &mut u32,
+    unfit: &mut Unfit,
 ) {
-    for row in 0..rows {
+    for (row, slot) in rows.iter().enumerate() {
         let range = explanation.offsets.get(row).zip(explanation.offsets.get(row + 1));
         let refs =
             range.and_then(|(from, to)| explanation.refs.get(*from as usize..*to as usize)).unwrap_or(&[]);
@@ -93,6 +110,9 @@ fn tally(
         if refs.is_empty() {
             *counts.entry(plugin.to_owned()).or_insert(0) += 1;
         }
-        *unresolvable += u32::from(helpless);
+        if helpless {
+            unfit.unresolvable += 1;
+            put_bit(&mut unfit.resolvable, *slot as usize, false);
+        }
     }
 }

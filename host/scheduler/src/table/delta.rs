@@ -1,14 +1,33 @@
 //! What a mirror is told: rows, values and new dictionary entries since its cursor.
 
 use super::{Cursor, NodeTable, Slot};
-use crate::columns::{self, COLUMNS, ColumnSet, EXTENDED, EXTENDED_BASE, LISTS, S64, TABLE, U32, dictionary};
+use crate::columns::{
+    self, COLUMNS, ColumnSet, EXTENDED, EXTENDED_BASE, LISTS, PODS, S64, TABLE, U32, dictionary,
+};
 use crate::framework::{Column, Delta, DictionaryDelta, ListColumn};
+use crate::placed_pods::PlacedEntries;
 
-/// Where a mirror stands: its place in the log and the dictionary entries that it has.
-#[derive(Clone, Copy, Debug, Default)]
+/// What a mirror was told: its place in the log, and the dictionary entries that it has.
+#[derive(Debug, Default)]
 pub struct MirrorState {
-    cursor: Cursor,
-    entries: [u32; dictionary::COUNT],
+    pub(super) cursor: Cursor,
+    pub(super) entries: [u32; dictionary::COUNT],
+    pub(super) pods: PlacedEntries,
+}
+
+impl MirrorState {
+    /// Of a mirror that was told nothing yet and reads `fields` of placed pods.
+    #[must_use]
+    pub fn new(fields: &[String]) -> Self {
+        Self { pods: PlacedEntries::new(fields), ..Self::default() }
+    }
+
+    /// Forgets what was told: the mirror starts over.
+    pub fn clear(&mut self) {
+        self.cursor = Cursor::default();
+        self.entries = Default::default();
+        self.pods.clear();
+    }
 }
 
 impl NodeTable {
@@ -37,38 +56,67 @@ impl NodeTable {
         Some(rows)
     }
 
-    /// The checksum that a mirror of `columns` has when it is up to date.
+    /// The checksum that a mirror of `columns` has that was told everything.
     #[must_use]
-    pub fn checksum(&self, columns: ColumnSet) -> u64 {
+    pub fn checksum(&self, columns: ColumnSet, state: &MirrorState) -> u64 {
         let sums = self.sums.iter().enumerate().filter(|(i, _)| columns.has(*i));
-        sums.fold(0_u64, |all, (_, sum)| all.wrapping_add(*sum))
+        let sum = sums.fold(0_u64, |all, (_, sum)| all.wrapping_add(*sum));
+        if columns.has(PODS) { sum.wrapping_add(state.pods.sum()) } else { sum }
     }
 
-    /// What a mirror of `columns` that stands at `state` has to be told, and where it stands then.
-    /// `None` where nothing changed. Anything is told that changed `columns`, and that alone.
-    #[must_use]
-    pub fn delta(&self, columns: ColumnSet, state: &MirrorState) -> Option<(Delta, MirrorState)> {
-        let changed = self.changed_since(state.cursor, columns.or(ColumnSet::PRESENCE));
+    /// What a mirror of `columns` that stands at `state` has to be told; afterwards `state` is as if it had
+    /// been. `None` where nothing changed. Anything is told that changed `columns`, and that alone.
+    pub fn delta(&self, columns: ColumnSet, state: &mut MirrorState) -> Option<Delta> {
+        let mut changed = self.changed_since(state.cursor, columns.or(ColumnSet::PRESENCE));
+        if changed.as_ref().is_some_and(|rows| !rows.is_empty()) && state.pods.is_crowded() {
+            changed = None;
+        }
         let full = changed.is_none();
         let rows: Vec<Slot> = match &changed {
             Some(changed) if changed.is_empty() => return None,
             Some(changed) => changed.iter().map(|(slot, _)| *slot).collect(),
             None => (0..self.slots()).filter(|slot| self.is_live(*slot)).collect(),
         };
-        let mut next = if full { MirrorState::default() } else { *state };
+        if full {
+            state.clear();
+        }
         let mut delta = Delta { full, slots: self.slots(), live: self.pack_live(&rows), ..Delta::default() };
-        for (dict, known) in next.entries.iter_mut().enumerate() {
+        self.fill(columns, &rows, &mut delta);
+        if columns.has(PODS) {
+            let mut column = list_column(PODS);
+            for slot in &rows {
+                let (first, live) = (column.values.len(), self.is_live(*slot));
+                if live {
+                    state.pods.cell(self, *slot, &mut column.values);
+                }
+                state.pods.account(*slot, live, column.values.get(first..).unwrap_or(&[]));
+                column.offsets.push(u32::try_from(column.values.len()).unwrap_or(u32::MAX));
+            }
+            delta.list_columns.push(column);
+            if full {
+                state.pods.settle();
+            }
+        }
+        delta.rows = rows;
+        self.tell(columns, state, &mut delta);
+        state.cursor = self.head();
+        Some(delta)
+    }
+
+    /// Adds the dictionary entries that the mirror was not told of.
+    pub(super) fn tell(&self, columns: ColumnSet, state: &mut MirrorState, delta: &mut Delta) {
+        for (dict, known) in state.entries.iter_mut().enumerate() {
             if columns.intersects(columns::readers_of(dict)) {
                 delta.dictionaries.extend(self.entries_after(dict, known));
             }
         }
-        self.fill(columns, &rows, &mut delta);
-        delta.rows = rows;
-        next.cursor = self.head();
-        Some((delta, next))
+        if let Some((first, entries)) = state.pods.tell() {
+            let dictionary = u32::try_from(dictionary::PODS + 1).unwrap_or(u32::MAX);
+            delta.dictionaries.push(DictionaryDelta { dictionary, first, entries });
+        }
     }
 
-    fn pack_live(&self, rows: &[Slot]) -> Vec<u64> {
+    pub(super) fn pack_live(&self, rows: &[Slot]) -> Vec<u64> {
         let mut live = vec![0_u64; rows.len().div_ceil(64)];
         for (i, slot) in rows.iter().enumerate() {
             if let (true, Some(word)) = (self.is_live(*slot), live.get_mut(i / 64)) {
@@ -89,19 +137,18 @@ impl NodeTable {
         Some(DictionaryDelta { dictionary, first, entries: new.iter().map(|e| e.to_string()).collect() })
     }
 
-    fn fill(&self, columns: ColumnSet, rows: &[Slot], delta: &mut Delta) {
-        let number = |index: usize| TABLE.get(index).map_or(0, |(_, n)| *n);
+    /// The values of the columns that are the same for every mirror.
+    pub(super) fn fill(&self, columns: ColumnSet, rows: &[Slot], delta: &mut Delta) {
         // An empty slot may still account pods; nobody is told.
         let known = |slot: &Slot| self.is_live(*slot);
         for index in (0..COLUMNS).filter(|i| columns.has(*i)) {
             if let Some(cells) = self.s64.get(index) {
-                delta.s64_columns.push(gather(number(index), rows, cells, known));
+                delta.s64_columns.push(gather(number_of(index), rows, cells, known));
             } else if let Some(cells) = self.u32s.get(index.wrapping_sub(S64)) {
-                delta.u32_columns.push(gather(number(index), rows, cells, known));
+                delta.u32_columns.push(gather(number_of(index), rows, cells, known));
             } else if let Some(cells) = index.checked_sub(S64 + U32).filter(|i| *i < LISTS) {
                 let Some(cells) = self.lists.get(cells) else { continue };
-                let mut column = ListColumn { column: number(index), ..ListColumn::default() };
-                column.offsets.push(0);
+                let mut column = list_column(index);
                 for slot in rows {
                     if let (true, Some(cell)) = (known(slot), cells.get(*slot as usize)) {
                         column.values.extend_from_slice(cell);
@@ -118,6 +165,16 @@ impl NodeTable {
             }
         }
     }
+}
+
+/// Number on the wire of the column at `index`.
+pub(super) fn number_of(index: usize) -> u32 {
+    TABLE.get(index).map_or(0, |(_, n)| *n)
+}
+
+/// An empty column of lists.
+pub(super) fn list_column(index: usize) -> ListColumn {
+    ListColumn { column: number_of(index), offsets: vec![0], values: Vec::new() }
 }
 
 fn gather<T: Copy + Default>(

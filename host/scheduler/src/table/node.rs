@@ -20,6 +20,8 @@ pub struct NodeFacts {
     pub unschedulable: bool,
     /// Each name of each image, with its size in bytes.
     pub images: Vec<(String, u64)>,
+    /// `status.declaredFeatures`
+    pub features: Vec<String>,
 }
 
 impl NodeFacts {
@@ -50,6 +52,8 @@ impl NodeFacts {
         }
         facts.taints = taint_set(at("/spec/taints"));
         facts.unschedulable = at("/spec/unschedulable").and_then(Value::as_bool).unwrap_or(false);
+        let features = at("/status/declaredFeatures").and_then(Value::as_array).into_iter().flatten();
+        facts.features = features.filter_map(|f| f.as_str().map(ToOwned::to_owned)).collect();
         for image in at("/status/images").and_then(Value::as_array).into_iter().flatten() {
             let size = image.get("sizeBytes").and_then(Value::as_u64).unwrap_or(0);
             for name in image.get("names").and_then(Value::as_array).into_iter().flatten() {

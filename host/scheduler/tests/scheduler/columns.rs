@@ -5,7 +5,7 @@ use orlop_sdk::scheduler as sdk;
 
 #[test]
 fn the_wit_names_every_column() {
-    let wit = include_str!("../../../../wit/scheduler-1/scheduler.wit");
+    let wit = include_str!("../../../../wit/scheduler/scheduler.wit");
     for (name, number) in TABLE {
         let row = if name == "extended" {
             format!("| {number} + 2k | `{name}` |")
@@ -39,11 +39,23 @@ fn the_sdk_has_the_same_numbers() {
         c::IMAGES,
         c::IMAGE_SIZES,
         c::HOST_PORTS,
+        c::FEATURES,
+        c::PODS,
         c::EXTENDED,
     ];
     assert_eq!(numbers, theirs);
     use sdk::dictionary as d;
-    let theirs = [d::NAMES, d::LABELS, d::TAINT_SETS, d::ZONES, d::IMAGES, d::HOST_IPS, d::EXTENDED];
+    let theirs = [
+        d::NAMES,
+        d::LABELS,
+        d::TAINT_SETS,
+        d::ZONES,
+        d::IMAGES,
+        d::HOST_IPS,
+        d::EXTENDED,
+        d::PODS,
+        d::FEATURES,
+    ];
     let ours = [
         dictionary::NAMES,
         dictionary::LABELS,
@@ -52,6 +64,8 @@ fn the_sdk_has_the_same_numbers() {
         dictionary::IMAGES,
         dictionary::HOST_IPS,
         dictionary::EXTENDED,
+        dictionary::PODS,
+        dictionary::FEATURES,
     ];
     assert_eq!(ours.map(|n| u32::try_from(n).unwrap() + 1), theirs);
 }

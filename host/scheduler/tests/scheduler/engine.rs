@@ -236,13 +236,7 @@ impl Faulty {
             normalize: Normalize::None,
             events: EventSet::ALL,
         };
-        Enabled {
-            plugin: Box::new(Self { descriptor, fault, resets: 0 }),
-            filter,
-            score: !filter,
-            weight: 1,
-            required,
-        }
+        Enabled { required, ..Enabled::new(Box::new(Self { descriptor, fault, resets: 0 })) }
     }
 }
 
