@@ -1,9 +1,9 @@
-//! What a fresh cluster has: the system namespaces, and `default/kubernetes` with its endpoints.
+//! What a fresh cluster has: the system namespaces and priority classes, and `default/kubernetes` with its endpoints.
 
 use crate::core::{Core, RequestCx, Target};
 use crate::managed::WriteKind;
 use crate::query::WriteQuery;
-use crate::registry::{Resource, find};
+use crate::registry::{Resource, find, system_classes};
 use crate::user::UserInfo;
 use crate::write::{Part, Wish};
 use orlop_apimachinery::{Reason, Status};
@@ -21,6 +21,10 @@ pub(crate) async fn run(core: &Core) -> Result<(), Status> {
     for name in NAMESPACES {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(core, &cx, row("", "v1", "namespaces")?, "", name, body, false).await?;
+    }
+    let classes = row("scheduling.k8s.io", "v1", "priorityclasses")?;
+    for (name, class) in system_classes() {
+        ensure(core, &cx, classes, "", name, class, false).await?;
     }
     let config = &core.config;
     let port = config.secure_port;

@@ -275,33 +275,6 @@ impl Core {
         }
         Ok(objects)
     }
-
-    /// The eviction of a pod: a delete that a budget may refuse.
-    pub(crate) async fn evict(
-        &self,
-        cx: &RequestCx,
-        target: &Target<'_>,
-        body: &Value,
-    ) -> Result<Status, Status> {
-        let name = metadata::text(body, "name");
-        if !name.is_empty() && name != target.name {
-            return Err(Status::bad_request(format!(
-                "name in URL does not match name in Eviction object: {} != {name}",
-                target.name
-            )));
-        }
-        let options = body.get("deleteOptions").filter(|o| o.is_object());
-        let mut options = options.cloned().unwrap_or_else(|| json!({}));
-        if let Value::Object(map) = &mut options {
-            map.remove("kind");
-        }
-        let request = DeleteRequest::parse(Some(&options), &Query::default())?;
-        let pod = Target { subresource: None, ..*target };
-        self.delete(cx, &pod, &request).await?;
-        let mut done = status::success(None);
-        done.code = 201;
-        Ok(done)
-    }
 }
 
 fn preconditions(target: &Target<'_>, entry: &Entry, request: &DeleteRequest) -> Result<(), Status> {

@@ -244,7 +244,7 @@ impl Call<'_> {
                 Ok(status_response(&done))
             }
             SubresourceKind::Eviction => {
-                let done = self.core.evict(self.cx, &self.target, &body).await?;
+                let done = self.core.evict(self.cx, &self.target, &body, query.dry_run).await?;
                 Ok(status_response(&done))
             }
             SubresourceKind::Token => {

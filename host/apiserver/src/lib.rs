@@ -23,6 +23,7 @@ mod core;
 mod decode;
 mod delete;
 mod discovery;
+mod eviction;
 mod handlers;
 mod http;
 mod impersonate;

@@ -180,7 +180,9 @@ impl ApiClient for LoopbackClient {
             (Some(SubresourceKind::Binding), _) => {
                 object_of(&self.core.bind(&cx, &target, &value, &query).await?)?
             }
-            (Some(SubresourceKind::Eviction), _) => object_of(&self.core.evict(&cx, &target, &value).await?)?,
+            (Some(SubresourceKind::Eviction), _) => {
+                object_of(&self.core.evict(&cx, &target, &value, query.dry_run).await?)?
+            }
             (Some(SubresourceKind::Token), _) => self.core.issue_token(&cx, &target, value, &query).await?,
             (None, Backing::Stored(_)) => {
                 let unnamed = Target { name: "", ..target };

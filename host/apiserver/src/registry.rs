@@ -13,7 +13,11 @@ use orlop_apimachinery::status::Cause;
 use orlop_apimachinery::{Gvk, Gvr};
 use serde_json::Value;
 
+mod budgets;
+mod claims;
+mod daemons;
 mod data_maps;
+mod devices;
 mod endpoints;
 mod events;
 mod json;
@@ -21,12 +25,19 @@ mod leases;
 mod limit_ranges;
 mod namespaces;
 mod nodes;
+mod plugin_revisions;
 mod plugins;
 mod pod_spec;
 mod pods;
+mod priority_classes;
 mod services;
+mod stateful;
+mod storage;
 mod table;
+mod volumes;
 mod workloads;
+
+pub(crate) use priority_classes::system_classes;
 
 /// What a strategy may know beside the object.
 #[derive(Clone, Copy, Debug)]

@@ -413,7 +413,7 @@ fn set_at(object: &mut Value, path: &[&str], value: Value) {
 }
 
 /// Sets one condition of a status, keeping its place.
-fn set_condition(object: &mut Value, condition: Value) {
+pub(crate) fn set_condition(object: &mut Value, condition: Value) {
     let Some(map) = object.as_object_mut() else { return };
     let status = map.entry("status").or_insert_with(|| json!({}));
     let Some(status) = status.as_object_mut() else { return };

@@ -2,11 +2,13 @@
 
 mod auth;
 mod deletion;
+mod eviction;
 mod lists;
 mod loopback;
 mod patches;
 mod services;
 mod streams;
+mod types;
 mod watches;
 mod writes;
 

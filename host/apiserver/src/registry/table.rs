@@ -1,11 +1,16 @@
 //! The table of served types, in discovery order.
 //!
-//! A type whose strategy has its own file names it here; the others use [`Generic`].
+//! A type whose strategy has its own file names it here; the others use [`Generic`]. The core group
+//! is here, the others are below.
 
-use super::{Allocation, Backing, Generic, Gvk3, NodeStream, Resource, Review, ScalePaths};
+mod groups;
+mod reviews;
+mod storage;
+
+use super::{Allocation, Backing, Generic, Gvk3, NodeStream, Resource, ScalePaths, Strategy};
 use super::{Subresource, SubresourceKind};
 use super::{
-    data_maps, endpoints, events, leases, limit_ranges, namespaces, nodes, plugins, pods, services, workloads,
+    claims, data_maps, endpoints, events, limit_ranges, namespaces, nodes, pods, services, volumes, workloads,
 };
 use orlop_apimachinery::Gvr;
 use std::sync::LazyLock;
@@ -72,29 +77,36 @@ fn base() -> Resource {
     }
 }
 
-fn review(
+/// A stored type of the version v1, in namespaces, without short names.
+fn row(
     group: &'static str,
     resource: &'static str,
     kind: &'static str,
     singular: &'static str,
-    review: Review,
-    namespaced: bool,
+    strategy: &'static dyn Strategy,
 ) -> Resource {
     Resource {
         gvr: Gvr::new(group, "v1", resource),
         kind,
         singular,
-        namespaced,
-        verbs: CREATE,
-        backing: Backing::Review(review),
+        backing: Backing::Stored(resource),
+        strategy,
         ..base()
     }
 }
 
 /// Every type that is always served.
-pub(super) static BUILT_IN: LazyLock<Vec<Resource>> = LazyLock::new(rows);
+pub(super) static BUILT_IN: LazyLock<Vec<Resource>> = LazyLock::new(|| {
+    let mut rows = core();
+    rows.extend(groups::apps());
+    rows.extend(reviews::rows());
+    rows.extend(groups::others());
+    rows.extend(storage::rows());
+    rows.extend(groups::orlop());
+    rows
+});
 
-fn rows() -> Vec<Resource> {
+fn core() -> Vec<Resource> {
     vec![
         Resource {
             gvr: Gvr::new("", "v1", "bindings"),
@@ -166,6 +178,23 @@ fn rows() -> Vec<Resource> {
                 &[stream("proxy", NodeStream::NodeProxy, "NodeProxyOptions", EVERY_METHOD), status("Node")]
             },
             ..base()
+        },
+        Resource {
+            short_names: &["pvc"],
+            subresources: const { &[status("PersistentVolumeClaim")] },
+            ..row(
+                "",
+                "persistentvolumeclaims",
+                "PersistentVolumeClaim",
+                "persistentvolumeclaim",
+                &claims::Claims,
+            )
+        },
+        Resource {
+            short_names: &["pv"],
+            namespaced: false,
+            subresources: const { &[status("PersistentVolume")] },
+            ..row("", "persistentvolumes", "PersistentVolume", "persistentvolume", &volumes::Volumes)
         },
         Resource {
             gvr: Gvr::new("", "v1", "pods"),
@@ -247,104 +276,6 @@ fn rows() -> Vec<Resource> {
             strategy: &services::Services,
             subresources: const { &[status("Service")] },
             allocation: Allocation::Service,
-            ..base()
-        },
-        Resource {
-            gvr: Gvr::new("apps", "v1", "deployments"),
-            kind: "Deployment",
-            singular: "deployment",
-            short_names: &["deploy"],
-            categories: &["all"],
-            backing: Backing::Stored("deployments"),
-            strategy: &workloads::Deployments,
-            subresources: const { &[scale(false), status("Deployment")] },
-            ..base()
-        },
-        Resource {
-            gvr: Gvr::new("apps", "v1", "replicasets"),
-            kind: "ReplicaSet",
-            singular: "replicaset",
-            short_names: &["rs"],
-            categories: &["all"],
-            backing: Backing::Stored("replicasets"),
-            strategy: &workloads::ReplicaSets,
-            subresources: const { &[scale(false), status("ReplicaSet")] },
-            ..base()
-        },
-        review(
-            "authentication.k8s.io",
-            "selfsubjectreviews",
-            "SelfSubjectReview",
-            "selfsubjectreview",
-            Review::SelfSubject,
-            false,
-        ),
-        review("authentication.k8s.io", "tokenreviews", "TokenReview", "tokenreview", Review::Token, false),
-        review(
-            "authorization.k8s.io",
-            "localsubjectaccessreviews",
-            "LocalSubjectAccessReview",
-            "localsubjectaccessreview",
-            Review::LocalSubjectAccess,
-            true,
-        ),
-        review(
-            "authorization.k8s.io",
-            "selfsubjectaccessreviews",
-            "SelfSubjectAccessReview",
-            "selfsubjectaccessreview",
-            Review::SelfSubjectAccess,
-            false,
-        ),
-        review(
-            "authorization.k8s.io",
-            "selfsubjectrulesreviews",
-            "SelfSubjectRulesReview",
-            "selfsubjectrulesreview",
-            Review::SelfSubjectRules,
-            false,
-        ),
-        review(
-            "authorization.k8s.io",
-            "subjectaccessreviews",
-            "SubjectAccessReview",
-            "subjectaccessreview",
-            Review::SubjectAccess,
-            false,
-        ),
-        Resource {
-            gvr: Gvr::new("coordination.k8s.io", "v1", "leases"),
-            kind: "Lease",
-            singular: "lease",
-            backing: Backing::Stored("leases"),
-            strategy: &leases::Leases,
-            ..base()
-        },
-        Resource {
-            gvr: Gvr::new("discovery.k8s.io", "v1", "endpointslices"),
-            kind: "EndpointSlice",
-            singular: "endpointslice",
-            backing: Backing::Stored("endpointslices"),
-            strategy: &endpoints::EndpointSlices,
-            ..base()
-        },
-        Resource {
-            gvr: Gvr::new("events.k8s.io", "v1", "events"),
-            kind: "Event",
-            singular: "event",
-            short_names: &["ev"],
-            backing: Backing::Stored("events"),
-            strategy: &events::NewEvents,
-            ..base()
-        },
-        Resource {
-            gvr: Gvr::new("orlop.dev", "v1", "plugins"),
-            kind: "Plugin",
-            singular: "plugin",
-            namespaced: false,
-            backing: Backing::Stored("orlop.dev/plugins"),
-            strategy: &plugins::Plugins,
-            subresources: const { &[status("Plugin")] },
             ..base()
         },
     ]

@@ -32,9 +32,11 @@ pub(super) struct ReplicationControllers;
 pub(super) struct PodTemplates;
 
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
-const CONTAINERS: Column = Column::new("Containers", "Names of each container in the template.").wide();
-const IMAGES: Column = Column::new("Images", "Images referenced by each container in the template.").wide();
-const SELECTOR: Column = Column::new("Selector", "Label selector for pods.").wide();
+pub(super) const CONTAINERS: Column =
+    Column::new("Containers", "Names of each container in the template.").wide();
+pub(super) const IMAGES: Column =
+    Column::new("Images", "Images referenced by each container in the template.").wide();
+pub(super) const SELECTOR: Column = Column::new("Selector", "Label selector for pods.").wide();
 
 const DEPLOYMENT_COLUMNS: &[Column] = &[
     NAME_COLUMN,
@@ -102,7 +104,7 @@ impl Strategy for Deployments {
         let spec = object.get("spec").unwrap_or(&Value::Null);
         let mut faults = Vec::new();
         not_negative(spec, &["replicas", "minReadySeconds", "revisionHistoryLimit"], &path, &mut faults);
-        selector_faults(spec, &path, &mut faults);
+        selector_faults(spec, "deployment", &path, &mut faults);
         template_faults(spec, &path, &mut faults);
         let (ready, deadline) =
             (number(spec, &["minReadySeconds"]), number(spec, &["progressDeadlineSeconds"]));
@@ -169,7 +171,7 @@ impl Strategy for ReplicaSets {
         let spec = object.get("spec").unwrap_or(&Value::Null);
         let mut faults = Vec::new();
         not_negative(spec, &["replicas", "minReadySeconds"], &path, &mut faults);
-        selector_faults(spec, &path, &mut faults);
+        selector_faults(spec, "deployment", &path, &mut faults);
         template_faults(spec, &path, &mut faults);
         faults
     }
@@ -302,7 +304,7 @@ impl Strategy for PodTemplates {
 }
 
 /// Warnings about the template, where it is new.
-fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+pub(super) fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     const TEMPLATE: &[&str] = &["spec", "template", "spec"];
     let template = at(new, TEMPLATE);
     if old.is_some_and(|old| at(old, TEMPLATE) == template) {
@@ -311,14 +313,14 @@ fn template_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
     template.map_or_else(Vec::new, |spec| warnings(spec, "spec.template.spec"))
 }
 
-fn default_template(object: &mut Value) {
+pub(super) fn default_template(object: &mut Value) {
     let spec = object.get_mut("spec").and_then(|s| s.get_mut("template")).and_then(|t| t.get_mut("spec"));
     if let Some(spec) = spec.and_then(Value::as_object_mut) {
         default_pod_spec(spec);
     }
 }
 
-fn not_negative(spec: &Value, keys: &[&str], path: &Path, faults: &mut Vec<Cause>) {
+pub(super) fn not_negative(spec: &Value, keys: &[&str], path: &Path, faults: &mut Vec<Cause>) {
     for key in keys {
         let value = number(spec, &[key]);
         if value < 0 {
@@ -327,14 +329,15 @@ fn not_negative(spec: &Value, keys: &[&str], path: &Path, faults: &mut Vec<Cause
     }
 }
 
-fn selector_faults(spec: &Value, path: &Path, faults: &mut Vec<Cause>) {
+pub(super) fn selector_faults(spec: &Value, what: &str, path: &Path, faults: &mut Vec<Cause>) {
     let at_selector = path.child("selector");
     let Some(selector) = spec.get("selector").filter(|s| !s.is_null()) else {
         faults.push(required(&at_selector, ""));
         return;
     };
     if selector.as_object().is_some_and(Map::is_empty) {
-        faults.push(invalid(&at_selector, selector.clone(), "empty selector is invalid for deployment"));
+        let detail = format!("empty selector is invalid for {what}");
+        faults.push(invalid(&at_selector, selector.clone(), &detail));
         return;
     }
     let before = faults.len();
@@ -354,7 +357,7 @@ fn selector_faults(spec: &Value, path: &Path, faults: &mut Vec<Cause>) {
     }
 }
 
-fn template_faults(spec: &Value, path: &Path, faults: &mut Vec<Cause>) {
+pub(super) fn template_faults(spec: &Value, path: &Path, faults: &mut Vec<Cause>) {
     let at_template = path.child("template");
     let Some(template) = spec.get("template").filter(|t| !t.is_null()) else {
         faults.push(required(&at_template, ""));
@@ -431,7 +434,7 @@ fn int_or_percent(value: Option<&Value>) -> Option<u64> {
     value.and_then(Value::as_u64).or_else(|| percent(value))
 }
 
-fn immutable_selector(new: &Value, old: &Value, faults: &mut Vec<Cause>) {
+pub(super) fn immutable_selector(new: &Value, old: &Value, faults: &mut Vec<Cause>) {
     let (new, old) = (at(new, &["spec", "selector"]), at(old, &["spec", "selector"]));
     if new != old {
         let value = new.cloned().unwrap_or_default();
@@ -451,7 +454,7 @@ fn replica_cells(cx: &Context<'_>, object: &Value) -> Vec<Value> {
     cells
 }
 
-fn template_cells(object: &Value) -> [Value; 3] {
+pub(super) fn template_cells(object: &Value) -> [Value; 3] {
     let containers = items(object, &["spec", "template", "spec", "containers"]);
     let joined = |key: &str| -> Value {
         containers.iter().map(|c| text(c, &[key])).collect::<Vec<_>>().join(",").into()

@@ -34,14 +34,7 @@ pub(super) fn placement(spec: &Value, path: &Path, faults: &mut Vec<Cause>) {
 
 fn node_affinity(affinity: &Value, path: &Path, faults: &mut Vec<Cause>) {
     if let Some(selector) = affinity.get(REQUIRED) {
-        let path = path.child(REQUIRED).child("nodeSelectorTerms");
-        let terms = items(selector, &["nodeSelectorTerms"]);
-        if terms.is_empty() {
-            faults.push(required(&path, "must have at least one node selector term"));
-        }
-        for (i, term) in terms.iter().enumerate() {
-            node_selector_term(term, &path.index(i), faults);
-        }
+        node_selector(selector, &path.child(REQUIRED), faults);
     }
     for (i, preferred) in items(affinity, &[PREFERRED]).iter().enumerate() {
         let path = path.child(PREFERRED).index(i);
@@ -49,6 +42,18 @@ fn node_affinity(affinity: &Value, path: &Path, faults: &mut Vec<Cause>) {
         let empty = Value::Null;
         let term = preferred.get("preference").unwrap_or(&empty);
         node_selector_term(term, &path.child("preference"), faults);
+    }
+}
+
+/// Faults of a `v1.NodeSelector`.
+pub(in super::super) fn node_selector(selector: &Value, path: &Path, faults: &mut Vec<Cause>) {
+    let path = path.child("nodeSelectorTerms");
+    let terms = items(selector, &["nodeSelectorTerms"]);
+    if terms.is_empty() {
+        faults.push(required(&path, "must have at least one node selector term"));
+    }
+    for (i, term) in terms.iter().enumerate() {
+        node_selector_term(term, &path.index(i), faults);
     }
 }
 
