@@ -16,6 +16,7 @@ const TO_RUN: &[Need] = &[
     Need { program: "cc", package: "gcc" },
     Need { program: "runc", package: "runc" },
     Need { program: "iptables-restore", package: "iptables" },
+    Need { program: "make", package: "make" },
     Need { program: "ip", package: "iproute2" },
     Need { program: "conntrack", package: "conntrack" },
     Need { program: "busybox", package: "busybox-static" },
