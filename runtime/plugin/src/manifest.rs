@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod controller;
+mod matching;
 pub mod scheduler;
 
 use crate::limits::Limits;
