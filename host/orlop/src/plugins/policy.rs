@@ -213,7 +213,8 @@ mod tests {
     #[test]
     fn the_default_is_valid_and_in_upstreams_order() {
         let policy = PluginPolicy::parse(DEFAULT).unwrap();
-        let expected = ["NamespaceLifecycle", "LimitRanger", "ServiceAccount", "DefaultTolerationSeconds"];
+        let expected =
+            ["NamespaceLifecycle", "LimitRanger", "ServiceAccount", "Priority", "DefaultTolerationSeconds"];
         assert_eq!(policy.admission, expected);
         assert!(policy.allows_user_plugins());
     }
