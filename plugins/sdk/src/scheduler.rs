@@ -46,6 +46,7 @@ mod objects;
 mod per_node;
 mod placing;
 pub mod testing;
+mod topology;
 pub mod volumes;
 
 pub use crate::controller::Write;
@@ -56,6 +57,7 @@ pub use mirror::{Mirror, Replaced, Taint, pack, set_bit, test_bit, tolerates};
 pub use objects::{ObjectChange, Objects};
 pub use per_node::{Node, NodePlugin, PerNode, Preparation};
 pub use placing::{Binder, CandidatePods, Decision, Placement, Verdict};
+pub use topology::{NO_DOMAIN, Topology, pod_changes};
 
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]

@@ -1,6 +1,12 @@
 //! For tests of plugins, natively.
 
-use super::{BatchPlugin, Delta, DictionaryDelta, Explanation, ListCells, Prepared, set_bit, test_bit};
+mod cluster;
+
+pub use cluster::Cluster;
+
+use super::{
+    BatchPlugin, Delta, DictionaryDelta, Explanation, ListCells, Prepared, Synced, set_bit, test_bit,
+};
 use serde_json::Value;
 
 /// Builds a full delta of nodes 0, 1, 2 …
@@ -87,6 +93,35 @@ impl<P: BatchPlugin> Bench<P> {
         plugin.sync(nodes.delta());
         let prepared = plugin.prepare(1, pod)?;
         Ok(Self { plugin, prepared })
+    }
+
+    /// Starts the plugin with `args`, shows it the cluster and the pod.
+    ///
+    /// # Errors
+    /// What the plugin says.
+    pub fn in_cluster(args: &Value, cluster: &mut Cluster, pod: &Value) -> Result<Self, String> {
+        let mut plugin = P::new(args.to_string().as_bytes())?;
+        plugin.sync(cluster.delta());
+        let prepared = plugin.prepare(1, pod)?;
+        Ok(Self { plugin, prepared })
+    }
+
+    /// Tells the plugin what changed in the cluster.
+    pub fn sync(&mut self, cluster: &mut Cluster) -> Synced {
+        self.plugin.sync(cluster.delta())
+    }
+
+    /// Which of the rows would fit with these pods on them.
+    pub fn would_fit(&mut self, cluster: &mut Cluster, rows: &[(u32, Vec<Value>)]) -> Vec<bool> {
+        let mask = self.plugin.overlay(1, cluster.overlay(rows));
+        (0..rows.len()).map(|i| test_bit(&mask, i)).collect()
+    }
+
+    /// The scores of `nodes` nodes after the plugin's own normalisation, where those of `feasible` fit.
+    pub fn normalized(&mut self, nodes: usize, feasible: &[bool]) -> Vec<u8> {
+        let feasible = super::pack(nodes, |i| feasible.get(i).copied().unwrap_or(false));
+        let raw = self.plugin.score_raw(1, &[]);
+        self.plugin.normalize(1, &feasible, &raw)
     }
 
     /// Which of `nodes` nodes fit.
