@@ -4,6 +4,7 @@
 use crate::error::PluginError;
 use crate::manifest::{self, Manifest};
 use crate::runtime::Runtime;
+use crate::wasi;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::sync::Arc;
@@ -140,8 +141,11 @@ fn compile(engine: &Engine, component: &[u8]) -> Result<Component, PluginError> 
 /// Wraps a core module that carries `component-type` sections into a component.
 fn componentize(module: &[u8]) -> Result<Vec<u8>, PluginError> {
     let mut encoder = ComponentEncoder::default();
-    let encoder =
-        encoder.module(module).map_err(|e| PluginError::Incompatible { message: format!("{e:#}") })?;
+    let incompatible = |e| PluginError::Incompatible { message: format!("{e:#}") };
+    let encoder = encoder.module(module).map_err(incompatible)?;
+    // Goes into the component only where the module imports it.
+    let adapter = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
+    let encoder = encoder.adapter(wasi::PREVIEW_1, adapter).map_err(incompatible)?;
     encoder.encode().map_err(|e| PluginError::Incompatible { message: format!("{e:#}") })
 }
 
@@ -210,7 +214,7 @@ fn check_imports(imports: &[String]) -> Result<(), PluginError> {
         return Ok(());
     }
     let message = format!(
-        "it imports {}, which the host does not offer (a plugin may import only {}; there is no WASI)",
+        "it imports {}, which the host does not offer (a plugin may import {}, and WASI 0.2 and preview 1, behind which there is no system)",
         missing.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", "),
         OFFERED.join(", "),
     );
@@ -221,6 +225,8 @@ fn is_offered(name: &str) -> bool {
     OFFERED.iter().any(|offered| {
         name.strip_prefix(offered).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }) || is_types_only(name)
+        || wasi::is_offered(name)
+        || name == wasi::PREVIEW_1
 }
 
 /// `orlop:<package>/types@1.x`: by convention an interface without functions.

@@ -7,6 +7,7 @@ use crate::manifest::{Kind, Manifest};
 use crate::observer::{Asked, Exchange, Observer};
 use crate::runtime::Runtime;
 use crate::ticker::Ticker;
+use crate::wasi::{self, Stop, Wasi};
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::Trap;
@@ -19,6 +20,7 @@ const LIFECYCLE: &str = "orlop:types/lifecycle@1.0.0";
 const LOG: &str = "orlop:types/log@1.0.0";
 const MAX_LOG_LINES: u32 = 64;
 const MAX_LOG_BYTES: usize = 4096;
+const MAX_LAST_WORDS: usize = 1024;
 
 /// One kind of plugin: the generated bindings of its world.
 pub trait World: Sized + Send + 'static {
@@ -78,6 +80,7 @@ pub struct HostState {
     lines: u32,
     last_error: Option<String>,
     observer: Option<Arc<dyn Observer>>,
+    pub(crate) wasi: Option<Box<Wasi>>,
 }
 
 impl HostState {
@@ -85,6 +88,16 @@ impl HostState {
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
         self.limiter.memory()
+    }
+
+    /// A trap of this call is explained with this line, after those before it.
+    pub(crate) fn last_words(&mut self, line: &str) {
+        let said = self.last_error.get_or_insert_default();
+        if !said.is_empty() {
+            said.push_str("; ");
+        }
+        let room = MAX_LAST_WORDS.saturating_sub(said.len());
+        said.push_str(cut(line, room));
     }
 
     fn begin_call(&mut self) {
@@ -95,7 +108,7 @@ impl HostState {
         self.last_error = None;
     }
 
-    fn log(&mut self, level: u32, message: &str) {
+    pub(crate) fn log(&mut self, level: u32, message: &str) {
         self.lines = self.lines.saturating_add(1);
         let message = cut(message, MAX_LOG_BYTES);
         if level == 0 {
@@ -136,6 +149,8 @@ pub struct Plugin<W> {
     ticker: Arc<Ticker>,
     fuel_per_millisecond: Option<u64>,
     observer: Option<Arc<dyn Observer>>,
+    /// Whether it imports WASI, and then whether it has a clock.
+    wasi: Option<bool>,
     world: std::marker::PhantomData<fn() -> W>,
 }
 
@@ -155,8 +170,11 @@ impl Runtime {
             let message = format!("it is a {} plugin, not a {} plugin", manifest.kind, W::KIND);
             return Err(PluginError::Incompatible { message });
         }
-        let pre = linker(self.engine(W::KIND))
-            .and_then(|linker| linker.instantiate_pre(&compiled.component))
+        let (pre, wasi) = linker(self.engine(W::KIND))
+            .and_then(|mut linker| {
+                let wasi = wasi::define(&mut linker, &compiled.component)?;
+                Ok((linker.instantiate_pre(&compiled.component)?, wasi))
+            })
             .map_err(|e| PluginError::Incompatible { message: chain(&e) })?;
         W::check(&pre, &manifest)?;
         Ok(Plugin {
@@ -168,6 +186,7 @@ impl Runtime {
             ticker: self.ticker.clone(),
             fuel_per_millisecond: self.fuel_per_millisecond,
             observer: self.observer.clone(),
+            wasi: wasi.then(|| compiled.manifest.wasi.time),
             world: std::marker::PhantomData,
         })
     }
@@ -216,6 +235,7 @@ impl<W: World> Plugin<W> {
             lines: 0,
             last_error: None,
             observer: self.observer.clone(),
+            wasi: self.wasi.map(|time| Box::new(Wasi::new(self.digest, time))),
         };
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.limiter);
@@ -349,6 +369,7 @@ impl<W: World> Instance<W> {
         self.store.data_mut().begin_call();
         self.clock.start(&mut self.store, deadline);
         let answer = f(&self.world, &mut self.store);
+        wasi::flush(self.store.data_mut());
         self.clock.stop(&self.store, deadline);
         answer.map_err(|error| {
             self.gone = true;
@@ -397,15 +418,18 @@ fn classify(store: &Store, deadline: Duration, error: &wasmtime::Error) -> Plugi
     if let Some(LimitExceeded { what, limit }) = error.downcast_ref() {
         return PluginError::MemoryLimit { what, limit: *limit };
     }
+    let explained = |what: &dyn std::fmt::Display| match &store.data().last_error {
+        Some(said) => format!("{what}; it logged: {said}"),
+        None => what.to_string(),
+    };
+    match error.downcast_ref::<Stop>() {
+        Some(stop @ Stop::Exit(_)) => return PluginError::Trap { message: explained(stop) },
+        Some(Stop::Denied(message)) => return PluginError::Denied { message: message.clone() },
+        None => {}
+    }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt | Trap::OutOfFuel) => PluginError::Deadline { deadline },
-        Some(trap) => {
-            let message = match &store.data().last_error {
-                Some(said) => format!("{trap}; it logged: {said}"),
-                None => trap.to_string(),
-            };
-            PluginError::Trap { message }
-        }
+        Some(trap) => PluginError::Trap { message: explained(trap) },
         None => PluginError::BadOutput { message: chain(error) },
     }
 }

@@ -23,6 +23,7 @@ mod observer;
 mod runtime;
 pub mod scheduler;
 mod ticker;
+mod wasi;
 
 pub use compile::{Compiled, Digest, Inspection, inspect};
 pub use error::PluginError;

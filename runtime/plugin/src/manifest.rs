@@ -166,6 +166,9 @@ pub struct Manifest {
     /// What it needs; the operator may give less.
     #[serde(default, skip_serializing_if = "LimitsWish::is_default")]
     pub limits: LimitsWish,
+    /// What it needs of WASI, where it imports that.
+    #[serde(default, skip_serializing_if = "WasiWish::is_default")]
+    pub wasi: WasiWish,
     /// Access that it needs beyond what it is handed; RBAC rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<Permission>,
@@ -215,6 +218,21 @@ impl LimitsWish {
             Kind::Controller => 1000,
         };
         Duration::from_millis(self.deadline_milliseconds.unwrap_or(default))
+    }
+}
+
+/// What a plugin that imports WASI needs of it, beyond what every one gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WasiWish {
+    /// Clocks that run. Without it they stand still, and the same calls give the same answers.
+    #[serde(default)]
+    pub time: bool,
+}
+
+impl WasiWish {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -162,7 +162,7 @@ fn misbehaving_plugins_are_refused_or_contained() -> Result<()> {
 
     // Refused: what ran before runs on.
     let cut = good.get(..good.len() / 2).unwrap_or_default().to_vec();
-    let importing = "(import \"wasi:clocks/wall-clock@0.2.0\" \"now\" (func (result i32)))";
+    let importing = "(import \"other:clocks/wall-clock@0.2.0\" \"now\" (func (result i32)))";
     let load = |init| Guard { init, ..Guard::default() }.build();
     for (what, wasm, why) in [
         ("junk", b"junk".to_vec(), "does not begin with"),

@@ -153,7 +153,7 @@ async fn what_is_refused_leaves_what_ran_before() {
     let other = support::manifest("Good").replace("admission@1.0.0", "admission@9.0.0");
     for (wasm, words) in [
         (b"junk".to_vec(), "not a loadable WebAssembly plugin"),
-        (support::importing("Good", "wasi:io/streams@0.2.0"), "it imports \"wasi:io/streams@0.2.0\""),
+        (support::importing("Good", "other:io/streams@0.2.0"), "it imports \"other:io/streams@0.2.0\""),
         (support::refusing("Good"), "init failed: no!!"),
         (support::build(&other, "", "(i32.const 32)", support::ALLOW), "was built for world"),
         (
