@@ -255,6 +255,11 @@ pub enum InputRule {
         /// Name of the other input; it must stand before this one.
         input: String,
     },
+    /// The managing owners of the objects of another input, each once.
+    ControllersOf {
+        /// Name of the other input; it must stand before this one.
+        input: String,
+    },
     /// Those of the namespace that have no managing owner and that the selector at `path` selects.
     Orphans {
         /// Where the key's object has its selector.
@@ -363,7 +368,7 @@ impl Declaration {
                 return fault(format!("inputs[{i}].resource"), "is missing, or there but not used");
             }
             let other = match &input.by {
-                InputRule::OwnedByInput { input } => Some(input),
+                InputRule::OwnedByInput { input } | InputRule::ControllersOf { input } => Some(input),
                 InputRule::FieldOf { input, .. } if !input.is_empty() => Some(input),
                 _ => None,
             };

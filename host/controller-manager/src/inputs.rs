@@ -209,6 +209,7 @@ fn cached(
             .iter()
             .flat_map(|o| shared.by_index(&IndexKind::Controller, o.uid()))
             .collect(),
+        InputRule::ControllersOf { input: from } => controllers(caches, &shared.gvr, earlier(lists, from)),
         InputRule::Orphans { path } => selected(path, IndexKind::Orphans),
         InputRule::Selected { path } => selected(path, IndexKind::Namespace),
         InputRule::SameName { namespace } => {
@@ -239,6 +240,20 @@ fn cached(
         InputRule::All {} => shared.cache.list(),
         InputRule::NamespaceContent {} | InputRule::Owners {} | InputRule::Dependents {} => Vec::new(),
     }
+}
+
+/// The managing owners of `objects` that are in the resource, each once.
+fn controllers(caches: &Caches, gvr: &orlop_apimachinery::Gvr, objects: &[Arc<Object>]) -> Vec<Arc<Object>> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for object in objects {
+        let Some(owner) = object.controller_ref() else { continue };
+        let here = caches.locate(owner, object.namespace()).is_some_and(|(resource, _)| resource.gvr == *gvr);
+        if here && seen.insert(owner.uid.clone()) {
+            found.extend(caches.cached_owner(owner, object.namespace()));
+        }
+    }
+    found
 }
 
 async fn special(
