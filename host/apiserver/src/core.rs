@@ -7,6 +7,7 @@ use crate::authz::{Attributes, Authorizer, Decision};
 use crate::cache::{Entry, Shelf, WatchCache};
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::plugin_streams::PluginStreams;
 use crate::registry::{Context, Resource, Subresource, served};
 use crate::status;
 use crate::token::TokenIssuer;
@@ -16,7 +17,7 @@ use orlop_apimachinery::{Gvk, Object, Status};
 use orlop_store::{Range, Store};
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     /// TLS with which nodes are called.
     pub(crate) nodes: Option<Arc<rustls::ClientConfig>>,
+    /// Whoever runs the plugins, once it does.
+    pub(crate) plugin_streams: OnceLock<Arc<dyn PluginStreams>>,
     pub(crate) tracker: TaskTracker,
     pub(crate) cancel: CancellationToken,
 }

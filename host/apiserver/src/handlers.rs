@@ -12,6 +12,7 @@ use crate::negotiate::{self, Accepted, Encoding, Shape};
 use crate::node_proxy;
 use crate::patch;
 use crate::path::ResourcePath;
+use crate::plugin_streams;
 use crate::query::{FieldValidation, ListQuery, WriteQuery, resource_version};
 use crate::read::Page;
 use crate::registry::{Backing, Resource, SubresourceKind, find};
@@ -76,6 +77,9 @@ async fn dispatch(
             return Err(status::method_not_allowed());
         }
         return node_proxy::stream(core, cx, request, &target, stream, &path.rest).await;
+    }
+    if let Some(SubresourceKind::PluginStream(stream)) = subresource.map(|s| s.kind) {
+        return plugin_streams::stream(core, &request, &target, stream).await;
     }
     let allowed = subresource.map_or(row.verbs, |s| s.verbs);
     let single = matches!(verb, "get" | "update" | "patch" | "delete");
@@ -254,7 +258,8 @@ impl Call<'_> {
             SubresourceKind::Status
             | SubresourceKind::Scale(_)
             | SubresourceKind::Finalize
-            | SubresourceKind::NodeStream(_) => Err(status::method_not_allowed()),
+            | SubresourceKind::NodeStream(_)
+            | SubresourceKind::PluginStream(_) => Err(status::method_not_allowed()),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod authz;
 pub mod config;
 pub mod pki;
+pub mod plugin_streams;
 pub mod registry;
 pub mod token;
 pub mod user;

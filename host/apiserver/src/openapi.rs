@@ -231,7 +231,11 @@ fn paths(rows: &[&'static Resource], dialect: Dialect) -> Map<String, Value> {
 }
 
 fn is_stream(sub: &Subresource) -> bool {
-    matches!(sub.kind, SubresourceKind::NodeStream(_)) && sub.name != "log"
+    match sub.kind {
+        SubresourceKind::NodeStream(_) => sub.name != "log",
+        SubresourceKind::PluginStream(_) => true,
+        _ => false,
+    }
 }
 
 fn path_parameters(operations: &mut Map<String, Value>, namespaced: bool, named: bool, dialect: Dialect) {

@@ -21,6 +21,11 @@ impl Query {
     }
 
     /// The first value; empty where missing.
+    /// Every parameter with its first value.
+    pub(crate) fn firsts(&self) -> std::collections::BTreeMap<String, String> {
+        self.values.iter().filter_map(|(k, v)| Some((k.clone(), v.first()?.clone()))).collect()
+    }
+
     pub(crate) fn get(&self, key: &str) -> &str {
         self.values.get(key).and_then(|v| v.first()).map_or("", String::as_str)
     }

@@ -337,6 +337,17 @@ pub enum SubresourceKind {
     Finalize,
     /// Proxied to the node of the pod.
     NodeStream(NodeStream),
+    /// Answered by whoever runs the plugins.
+    PluginStream(PluginStream),
+}
+
+/// What of a plugin is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PluginStream {
+    /// The lines that it logs.
+    Log,
+    /// Its calls.
+    Recording,
 }
 
 /// What of a node's agent is asked.

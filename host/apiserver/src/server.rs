@@ -12,13 +12,14 @@ use crate::http;
 use crate::loopback::LoopbackClient;
 use crate::maintenance;
 use crate::metrics::Metrics;
+use crate::plugin_streams::PluginStreams;
 use crate::registry::find;
 use crate::token::TokenIssuer;
 use crate::user::UserInfo;
 use orlop_apimachinery::Status;
 use orlop_client::ApiClient;
 use orlop_store::{Store, StoreError};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -110,6 +111,7 @@ impl ApiServer {
             tokens,
             metrics: Metrics::default(),
             nodes: parts.nodes,
+            plugin_streams: OnceLock::new(),
             tracker: parts.tracker,
             cancel: parts.cancel,
             cache,
@@ -127,6 +129,11 @@ impl ApiServer {
     /// began with.
     pub fn set_admission(&self, admission: Arc<dyn Admission>) {
         self.core.admission.set(admission);
+    }
+
+    /// Lets clients have the logs of plugins and recordings of their calls. Only the first call counts.
+    pub fn set_plugin_streams(&self, streams: Arc<dyn PluginStreams>) {
+        let _ = self.core.plugin_streams.set(streams);
     }
 
     /// Serves HTTPS on `listener` until the server is cancelled. Spawn it on a tracked task.

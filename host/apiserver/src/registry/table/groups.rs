@@ -1,11 +1,11 @@
 //! The named groups but those of storage and reviews.
 
-use super::super::{Backing, Resource};
+use super::super::{Backing, PluginStream, Resource, SubresourceKind};
 use super::super::{
     budgets, daemons, endpoints, events, leases, plugin_revisions, plugins, priority_classes, stateful,
     workloads,
 };
-use super::{base, row, scale, status};
+use super::{base, own, row, scale, status};
 use orlop_apimachinery::Gvr;
 
 pub(super) fn apps() -> Vec<Resource> {
@@ -121,7 +121,18 @@ pub(super) fn orlop() -> Vec<Resource> {
             namespaced: false,
             backing: Backing::Stored("orlop.dev/plugins"),
             strategy: &plugins::Plugins,
-            subresources: const { &[status("Plugin")] },
+            subresources: const {
+                &[
+                    own("log", SubresourceKind::PluginStream(PluginStream::Log), "Plugin", &["get"]),
+                    own(
+                        "recording",
+                        SubresourceKind::PluginStream(PluginStream::Recording),
+                        "Plugin",
+                        &["create"],
+                    ),
+                    status("Plugin"),
+                ]
+            },
             ..base()
         },
     ]
