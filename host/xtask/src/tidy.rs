@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
         "orlop-network",
         "orlop-node",
     ],
+    &["orlop-plugin-tools"],
     &["orlop"],
 ];
 
