@@ -1,0 +1,9 @@
+//! NodeVolumeLimits: a node takes no more volumes of a driver than it can attach.
+
+mod attached;
+mod limits;
+mod volume;
+
+pub use limits::NodeVolumeLimits;
+
+orlop_sdk::export_scheduler!(NodeVolumeLimits);
