@@ -9,6 +9,7 @@
 
 mod chain;
 mod context;
+mod memo;
 mod wire;
 mod worker;
 
@@ -29,7 +30,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use worker::{Job, Workers};
+use worker::{Case, Job, Workers};
 
 /// How long a request waits for users' plugins after the start.
 const START_UP: Duration = Duration::from_secs(10);
@@ -99,14 +100,21 @@ impl PluginAdmission {
     ) -> (Vec<AdmissionRequest>, Vec<Verdict>) {
         let count = requests.len();
         let chain = self.chain();
-        let mut prepared = Vec::with_capacity(count);
+        let mut cases = Vec::with_capacity(count);
+        let mut recalled = true;
         for request in requests {
             let contexts = self.context.prefetch(&chain, phase, &request).await;
-            prepared.push((request, contexts));
+            let mut case = Case::new(request, contexts, Verdict::allow());
+            recalled &= case.recall(phase, &chain);
+            cases.push(case);
         }
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        self.workers.send(Job { phase, chain, requests: prepared, reply }).await;
-        answer.await.unwrap_or_else(|_| (Vec::new(), vec![unavailable(); count]))
+        if !recalled {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            self.workers.send(Job { phase, chain, cases, reply }).await;
+            let Ok(answered) = answer.await else { return (Vec::new(), vec![unavailable(); count]) };
+            cases = answered;
+        }
+        cases.into_iter().map(|c| (c.request, c.verdict)).unzip()
     }
 
     async fn gate(&self, requests: &[AdmissionRequest]) -> Option<Vec<Verdict>> {

@@ -54,7 +54,7 @@ pub(crate) fn mutate(request: &Request) -> Response {
         }
     }
     if should_mount(account, pod) {
-        token::mount(&mut patch, pod, request.seed);
+        token::mount(&mut patch, pod);
     }
     if items(pod, "/spec/imagePullSecrets").is_empty() {
         let secrets: Vec<Value> =

@@ -11,11 +11,11 @@ const PREFIX: &str = "kube-api-access-";
 const EXPIRATION_SECONDS: u32 = 60 * 60 + 7;
 
 /// Mounts the token into every container that has nothing at its place yet.
-pub(crate) fn mount(patch: &mut Patch, pod: &Value, seed: u64) {
+pub(crate) fn mount(patch: &mut Patch, pod: &Value) {
     let existing =
         items(pod, "/spec/volumes").iter().map(|v| text(v, "/name")).find(|n| n.starts_with(PREFIX));
     let name = existing
-        .map_or_else(|| orlop_sdk::apimachinery::names::generate_name(PREFIX, seed), ToOwned::to_owned);
+        .map_or_else(|| orlop_sdk::apimachinery::names::generate_name(PREFIX, seed(pod)), ToOwned::to_owned);
     let mut needed = false;
     for list in ["initContainers", "containers"] {
         let containers = pod.pointer("/spec").and_then(|s| s.get(list)).and_then(Value::as_array);
@@ -31,6 +31,12 @@ pub(crate) fn mount(patch: &mut Patch, pod: &Value, seed: u64) {
     if needed && existing.is_none() {
         patch.append(pod, &["spec", "volumes"], vec![volume(&name)]);
     }
+}
+
+/// Equal pods get the same name, so that the answer for one is the answer for all. It has to be unique in the pod only.
+fn seed(pod: &Value) -> u64 {
+    let text = pod.to_string();
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3))
 }
 
 fn volume(name: &str) -> Value {
@@ -55,7 +61,7 @@ mod tests {
 
     fn patched(pod: &Value) -> Value {
         let mut patch = Patch::new();
-        mount(&mut patch, pod, 42);
+        mount(&mut patch, pod);
         serde_json::from_slice(&patch.into_bytes()).unwrap_or(Value::Null)
     }
 

@@ -1,5 +1,6 @@
 //! The plugins in force, linked, in their order, with their rules.
 
+use super::memo::Memo;
 use crate::plugins::policy::PluginPolicy;
 use crate::plugins::set::{ActivePlugin, PluginSet};
 use orlop_apimachinery::Gvr;
@@ -21,6 +22,8 @@ pub(super) struct Chain {
 pub(super) struct Link {
     pub(super) active: Arc<ActivePlugin>,
     pub(super) plugin: Arc<Plugin<AdmissionWorld>>,
+    /// What it said before; only used where its manifest allows that.
+    pub(super) memo: Memo,
 }
 
 impl Chain {
@@ -34,7 +37,11 @@ impl Chain {
             .chain(unlisted)
             .filter_map(|active| {
                 match runtime.link::<AdmissionWorld>(&active.compiled, active.options.clone()) {
-                    Ok(plugin) => Some(Arc::new(Link { active: active.clone(), plugin: Arc::new(plugin) })),
+                    Ok(plugin) => Some(Arc::new(Link {
+                        active: active.clone(),
+                        plugin: Arc::new(plugin),
+                        memo: Memo::default(),
+                    })),
                     Err(error) => {
                         // Cannot be: it was linked before it became active.
                         tracing::error!(plugin = %active.object, %error, "admission plugin cannot be linked");
@@ -81,11 +88,7 @@ impl Link {
             m.phases.contains(&phase)
                 && m.rules.iter().any(|r| {
                     rule(r, request.operation, &request.gvr, &request.subresource)
-                        && match r.scope.as_str() {
-                            "Namespaced" => !request.namespace.is_empty() && !is_namespace(request),
-                            "Cluster" => request.namespace.is_empty() || is_namespace(request),
-                            _ => true,
-                        }
+                        && r.matches_scope(!request.namespace.is_empty() && !is_namespace(request))
                 })
         })
     }
@@ -97,15 +100,7 @@ fn is_namespace(request: &AdmissionRequest) -> bool {
 }
 
 fn rule(rule: &Rule, operation: Operation, gvr: &Gvr, subresource: &str) -> bool {
-    let one = |list: &[String], value: &str| list.iter().any(|v| v == "*" || v == value);
-    one(&rule.operations, operation.as_str())
-        && one(&rule.api_groups, &gvr.group)
-        && rule.resources.iter().any(|pattern| match pattern.split_once('/') {
-            None => subresource.is_empty() && (pattern == "*" || *pattern == gvr.resource),
-            Some((resource, sub)) => {
-                (resource == "*" || resource == gvr.resource) && (sub == "*" || sub == subresource)
-            }
-        })
+    rule.matches(operation.as_str(), &gvr.group, &gvr.resource, subresource)
 }
 
 #[cfg(test)]

@@ -139,6 +139,18 @@ impl ContextSource {
     }
 }
 
+/// What was prefetched, where it is there and a plugin before has not changed the name to look up.
+pub(super) fn prefetched(
+    prefetched: &Prefetched,
+    at: usize,
+    i: usize,
+    context: &ContextObject,
+    request: &AdmissionRequest,
+) -> Option<Vec<u8>> {
+    let (name, fetched) = prefetched.get(&(at, i))?;
+    fetched.as_ref().ok().filter(|_| *name == resolve(context, request)).cloned()
+}
+
 fn resolve(context: &ContextObject, request: &AdmissionRequest) -> Option<String> {
     context.resolve(&request.namespace, &request.name, request.object.as_ref().unwrap_or(&Value::Null))
 }

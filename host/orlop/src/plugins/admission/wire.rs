@@ -5,7 +5,7 @@ use orlop_apiserver::admission::{AdmissionRequest, Operation};
 use orlop_plugin::PluginError;
 use orlop_plugin::admission::{Request, Verdict, operation};
 use orlop_plugin::manifest::admission::AdmissionManifest;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The request as a plugin with this manifest sees it.
@@ -16,7 +16,7 @@ pub(super) fn request(
 ) -> Request {
     let old_object = match (&request.old_object, manifest.old_object) {
         (Some(old), true) if manifest.projection.is_empty() => old.bytes().to_vec(),
-        (Some(old), true) => project(&manifest.projection, &old.to_value()),
+        (Some(old), true) => manifest.project(&old.to_value()),
         _ => Vec::new(),
     };
     Request {
@@ -34,7 +34,7 @@ pub(super) fn request(
         namespace: request.namespace.clone(),
         name: request.name.clone(),
         dry_run: request.dry_run,
-        object: request.object.as_ref().map(|o| project(&manifest.projection, o)).unwrap_or_default(),
+        object: request.object.as_ref().map(|o| manifest.project(o)).unwrap_or_default(),
         old_object,
         context,
         attributes: attributes(request),
@@ -58,30 +58,26 @@ fn seed(uid: &str) -> u64 {
     hasher.finish()
 }
 
-/// JSON of the parts of `object` that `paths` name; of all of it where there are none.
-fn project(paths: &[String], object: &Value) -> Vec<u8> {
-    if paths.is_empty() {
-        return serde_json::to_vec(object).unwrap_or_default();
-    }
-    let mut out = Value::Object(Map::new());
-    for path in paths {
-        let (mut from, mut to) = (object, &mut out);
-        let mut keys = path.split('.').peekable();
-        // The objects on the way are there even where the leaf is not, so that a plugin knows
-        // whether it must make them.
-        while let Some(key) = keys.next() {
-            let (Some(found), Value::Object(map)) = (from.get(key), to) else { break };
-            if keys.peek().is_none() {
-                map.insert(key.to_owned(), found.clone());
-                break;
-            }
-            if !found.is_object() {
-                break;
-            }
-            (from, to) = (found, map.entry(key).or_insert_with(|| Value::Object(Map::new())));
-        }
-    }
-    serde_json::to_vec(&out).unwrap_or_default()
+/// What names the object. No patch may change it.
+const IDENTITY: [&str; 6] = [
+    "/apiVersion",
+    "/kind",
+    "/metadata/name",
+    "/metadata/namespace",
+    "/metadata/uid",
+    "/metadata/resourceVersion",
+];
+
+/// Whether the patch touches what names the object, or something that holds it.
+pub(super) fn may_rename(patch: &json_patch::Patch) -> bool {
+    use json_patch::PatchOperation as P;
+    let touches = |path: &str| {
+        IDENTITY.iter().any(|i| *i == path || i.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
+    };
+    patch.iter().any(|operation| match operation {
+        P::Move(m) => touches(m.path.as_str()) || touches(m.from.as_str()),
+        other => touches(other.path().as_str()),
+    })
 }
 
 /// Applies a verdict's patch. Returns whether the object changed.
@@ -89,30 +85,26 @@ fn project(paths: &[String], object: &Value) -> Vec<u8> {
 /// # Errors
 /// [`PluginError::BadOutput`] where the patch does not apply or touches what names the object; the
 /// object is as it was.
-pub(super) fn apply(request: &mut AdmissionRequest, patch: &[u8]) -> Result<bool, PluginError> {
+pub(super) fn apply(object: Option<&mut Value>, patch: &[u8]) -> Result<bool, PluginError> {
     if patch.is_empty() {
         return Ok(false);
     }
     let bad = |e: String| PluginError::bad_output(format!("the patch {e}"));
     let patch: json_patch::Patch =
         serde_json::from_slice(patch).map_err(|e| bad(format!("is no JSON Patch: {e}")))?;
-    let Some(object) = &mut request.object else {
+    let Some(object) = object else {
         return Err(bad("is for a request without an object".into()));
     };
-    let identity = |o: &Value| {
-        [
-            "/apiVersion",
-            "/kind",
-            "/metadata/name",
-            "/metadata/namespace",
-            "/metadata/uid",
-            "/metadata/resourceVersion",
-        ]
-        .map(|p| o.pointer(p).cloned())
-    };
+    let does_not_apply = |e: json_patch::PatchError| bad(format!("does not apply: {e}"));
+    if !may_rename(&patch) {
+        // A patch that fails halfway is taken back by the library.
+        json_patch::patch(object, &patch).map_err(does_not_apply)?;
+        return Ok(!patch.is_empty());
+    }
+    let identity = |o: &Value| IDENTITY.map(|p| o.pointer(p).cloned());
     let before = identity(object);
     let mut patched = object.clone();
-    json_patch::patch(&mut patched, &patch).map_err(|e| bad(format!("does not apply: {e}")))?;
+    json_patch::patch(&mut patched, &patch).map_err(does_not_apply)?;
     if identity(&patched) != before {
         return Err(bad("changes the object's kind, name, namespace, uid or resourceVersion".into()));
     }
@@ -140,19 +132,4 @@ pub(super) fn refusal(request: &AdmissionRequest, verdict: &Verdict) -> Result<S
     }
     status.status = "Failure".to_owned();
     Ok(status)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn projections_keep_what_they_name() {
-        let object = json!({ "metadata": { "name": "a", "uid": "u" }, "spec": { "x": 1, "y": { "z": 2 } }, "status": {} });
-        let paths = ["metadata.name".to_owned(), "spec.y".to_owned(), "spec.none.deep".to_owned()];
-        let out: Value = serde_json::from_slice(&project(&paths, &object)).unwrap();
-        assert_eq!(out, json!({ "metadata": { "name": "a" }, "spec": { "y": { "z": 2 } } }));
-        let all: Value = serde_json::from_slice(&project(&[], &object)).unwrap();
-        assert_eq!(all, object);
-    }
 }

@@ -5,7 +5,7 @@
 
 use super::chain::{Chain, Link};
 use super::context::{ContextSource, Prefetched};
-use super::{is_exempt, wire};
+use super::{context, is_exempt, memo, wire};
 use crate::plugins::manager::record;
 use crate::plugins::set::FailurePolicy;
 use orlop_apimachinery::Status;
@@ -27,12 +27,12 @@ const QUEUE: usize = 1024;
 /// Instances that nobody asked for so long are dropped.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Requests with what was looked up for them, and where the result goes.
+/// Requests, and where the result goes.
 pub(super) struct Job {
     pub(super) phase: Phase,
     pub(super) chain: Arc<Chain>,
-    pub(super) requests: Vec<(AdmissionRequest, Prefetched)>,
-    pub(super) reply: oneshot::Sender<(Vec<AdmissionRequest>, Vec<Verdict>)>,
+    pub(super) cases: Vec<Case>,
+    pub(super) reply: oneshot::Sender<Vec<Case>>,
 }
 
 struct Queue {
@@ -77,11 +77,44 @@ impl Drop for Workers {
     }
 }
 
-/// One request on its way through the chain.
-struct Case {
-    request: AdmissionRequest,
+/// One request on its way through the chain, with what was looked up for it.
+pub(super) struct Case {
+    pub(super) request: AdmissionRequest,
     prefetched: Prefetched,
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
+    /// Place in the chain of the first plugin that still has to be asked.
+    next: usize,
+    /// What the plugin that is asked now remembers it by.
+    key: Option<memo::Key>,
+}
+
+impl Case {
+    pub(super) const fn new(request: AdmissionRequest, prefetched: Prefetched, verdict: Verdict) -> Self {
+        Self { request, prefetched, verdict, next: 0, key: None }
+    }
+
+    /// Goes as far through the chain as plugins remember their verdicts. `true` at its end. Never blocks.
+    pub(super) fn recall(&mut self, phase: Phase, chain: &Chain) -> bool {
+        for (at, link) in chain.links().iter().enumerate() {
+            self.next = at;
+            if !link.wants(phase, &self.request) {
+                continue;
+            }
+            let Some(manifest) = link.manifest().filter(|m| m.memoize) else { return false };
+            let mut context = Vec::with_capacity(manifest.context.len());
+            for (i, declared) in manifest.context.iter().enumerate() {
+                let found = context::prefetched(&self.prefetched, at, i, declared, &self.request);
+                let Some(found) = found else { return false };
+                context.push(found);
+            }
+            self.key = Some(memo::key(phase, &wire::request(manifest, &self.request, context)));
+            if !recall(link, self) {
+                return false;
+            }
+        }
+        self.next = usize::MAX;
+        true
+    }
 }
 
 struct Worker {
@@ -118,17 +151,13 @@ impl Worker {
         let mut replies = Vec::with_capacity(jobs.len());
         let mut cases = Vec::new();
         for job in jobs {
-            replies.push((job.requests.len(), job.reply));
-            cases.extend(job.requests.into_iter().map(|(request, prefetched)| Case {
-                request,
-                prefetched,
-                verdict: Verdict::allow(),
-            }));
+            replies.push((job.cases.len(), job.reply));
+            cases.extend(job.cases);
         }
         for (at, link) in chain.links().iter().enumerate() {
             let mut wanted: Vec<&mut Case> = cases
                 .iter_mut()
-                .filter(|c| c.verdict.denied.is_none() && link.wants(phase, &c.request))
+                .filter(|c| at >= c.next && c.verdict.denied.is_none() && link.wants(phase, &c.request))
                 .collect();
             for batch in wanted.chunks_mut(MAX_BATCH) {
                 self.ask(at, link, phase, batch);
@@ -136,9 +165,8 @@ impl Worker {
         }
         let mut done = cases.into_iter();
         for (count, reply) in replies {
-            let (requests, verdicts) = done.by_ref().take(count).map(|c| (c.request, c.verdict)).unzip();
             // The client may have gone meanwhile.
-            let _ = reply.send((requests, verdicts));
+            let _ = reply.send(done.by_ref().take(count).collect());
         }
     }
 
@@ -146,9 +174,14 @@ impl Worker {
     fn ask(&mut self, at: usize, link: &Arc<Link>, phase: Phase, batch: &mut [&mut Case]) {
         let mut requests = Vec::with_capacity(batch.len());
         let mut asked: Vec<&mut Case> = Vec::with_capacity(batch.len());
+        let memoize = link.manifest().is_some_and(|m| m.memoize);
         for case in batch.iter_mut() {
             match self.wire(at, link, case) {
                 Ok(request) => {
+                    case.key = memoize.then(|| memo::key(phase, &request));
+                    if recall(link, case) {
+                        continue;
+                    }
                     requests.push(request);
                     asked.push(case);
                 }
@@ -210,10 +243,14 @@ impl Worker {
         let outcome = answered.and_then(|verdicts| {
             let mut changes = Vec::with_capacity(verdicts.len());
             for (case, verdict) in cases.iter().zip(verdicts) {
-                let mut request = case.request.clone();
-                let denied = if verdict.allowed { None } else { Some(wire::refusal(&request, &verdict)?) };
-                let changed = denied.is_none() && wire::apply(&mut request, &verdict.patch)?;
-                changes.push((changed.then_some(request), denied, verdict.warnings));
+                let denied =
+                    if verdict.allowed { None } else { Some(wire::refusal(&case.request, &verdict)?) };
+                let mut changed = None;
+                if denied.is_none() && !verdict.patch.is_empty() {
+                    let mut object = case.request.object.clone();
+                    changed = wire::apply(object.as_mut(), &verdict.patch)?.then_some(object).flatten();
+                }
+                changes.push((changed, denied, verdict));
             }
             Ok(changes)
         });
@@ -221,16 +258,36 @@ impl Worker {
         if outcome.is_err() {
             slot.clear();
         }
-        for (case, (changed, denied, warnings)) in cases.iter_mut().zip(outcome?) {
-            if let Some(request) = changed {
-                case.request = request;
+        for (case, (changed, denied, verdict)) in cases.iter_mut().zip(outcome?) {
+            if let (Some(key), None) = (case.key, &denied)
+                && let Some(known) = memo::Known::new(&verdict.patch, &verdict.warnings)
+            {
+                link.memo.put(key, known);
+            }
+            if changed.is_some() {
+                case.request.object = changed;
                 case.verdict.changed = true;
             }
             case.verdict.denied = denied.map(Box::new);
-            case.verdict.warnings.extend(warnings);
+            case.verdict.warnings.extend(verdict.warnings);
         }
         Ok(())
     }
+}
+
+/// Does what the plugin said to an equal request. `false` where it was not asked before, or its patch does not
+/// fit here.
+fn recall(link: &Link, case: &mut Case) -> bool {
+    let Some(known) = case.key.and_then(|key| link.memo.get(&key)) else { return false };
+    if let Some(patch) = &known.patch {
+        let Some(object) = &mut case.request.object else { return false };
+        if json_patch::patch(object, patch).is_err() {
+            return false;
+        }
+        case.verdict.changed = true;
+    }
+    case.verdict.warnings.extend(known.warnings.iter().cloned());
+    true
 }
 
 /// The first jobs that share phase and chain, up to one batch of requests.
@@ -241,12 +298,12 @@ fn take_batch(jobs: &mut VecDeque<Job>) -> Vec<Job> {
         let fits = taken.first().is_none_or(|first| {
             first.phase == next.phase
                 && Arc::ptr_eq(&first.chain, &next.chain)
-                && count + next.requests.len() <= MAX_BATCH
+                && count + next.cases.len() <= MAX_BATCH
         });
         if !fits {
             break;
         }
-        count += next.requests.len();
+        count += next.cases.len();
         taken.extend(jobs.pop_front());
     }
     taken
