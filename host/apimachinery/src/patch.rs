@@ -68,7 +68,9 @@ pub fn merge_diff(from: &Value, to: &Value) -> Value {
 pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let operations: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|fault| PatchError::Malformed(format!("error decoding patch: {fault}")))?;
-    json_patch::patch(target, &operations).map_err(|fault| {
+    // The crate's own way back loses what a failed `move` took away.
+    let mut patched = target.clone();
+    json_patch::patch_unsafe(&mut patched, &operations).map_err(|fault| {
         let operation = operations.0.get(fault.operation).map_or("", operation_name);
         PatchError::DoesNotApply(match fault.kind {
             json_patch::PatchErrorKind::TestFailed => {
@@ -79,7 +81,9 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
                 fault.path
             ),
         })
-    })
+    })?;
+    *target = patched;
+    Ok(())
 }
 
 fn operation_name(operation: &json_patch::PatchOperation) -> &'static str {
