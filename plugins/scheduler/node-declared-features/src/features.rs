@@ -6,9 +6,12 @@ use orlop_sdk::scheduler::{
 use orlop_sdk::serde_json::Value;
 use std::collections::HashMap;
 
+/// Whether a pod with this spec needs a feature.
+type Needs = fn(&Value) -> bool;
+
 /// What the features are called, and which pods need them. Those that only concern updates of pods are
 /// not here.
-const FEATURES: [(&str, fn(&Value) -> bool); 2] = [
+const FEATURES: [(&str, Needs); 2] = [
     ("RestartAllContainersOnContainerExits", restarts_all_containers),
     ("UserNamespacesHostNetworkSupport", user_namespace_on_host_network),
 ];

@@ -6,12 +6,15 @@ use crate::storage::{Claim, ClaimKey, Storage, Volume};
 use orlop_sdk::apimachinery::selector::{NodeSelector, Operator};
 use std::collections::HashMap;
 
+/// Positions of volumes by the value that a label must have.
+type ByValue = HashMap<Box<str>, Vec<usize>>;
+
 /// Volumes, the smallest first.
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
     names: Vec<String>,
     /// Positions of those whose affinity asks for a value of one label: by key, then by value.
-    by_label: Vec<(Box<str>, HashMap<Box<str>, Vec<usize>>)>,
+    by_label: Vec<(Box<str>, ByValue)>,
     /// Positions of all others, with the affinity that they have.
     others: Vec<(usize, Option<NodeSelector>)>,
 }

@@ -122,7 +122,7 @@ fn a_class_is_stale_when_its_claim_is_taken_or_given_back() {
 #[test]
 fn eviction_frees_the_claim_for_the_node_of_its_pod() {
     let disk = volume(json!({"awsElasticBlockStore": {"volumeID": "a"}}));
-    let mut plugin = plugin(&[&[uses("c"), disk.clone()], &[disk.clone()]]);
+    let mut plugin = plugin(&[&[uses("c"), disk.clone()], std::slice::from_ref(&disk)]);
     plugin.prepare(1, &uses("c")).unwrap();
     let rows = || Nodes::rows(3, &[0, 0, 1]).lists(column::PODS, &[&[1], &[0], &[]]).delta();
     assert_eq!(plugin.overlay(1, rows()), [0b001]);
