@@ -1,8 +1,10 @@
 //! May he? The authorizers and the words of a refusal.
 
+mod joined;
 mod node;
 mod policy;
 
+pub(crate) use joined::Joined;
 pub use policy::{Policies, PolicyError};
 
 use crate::cache::WatchCache;

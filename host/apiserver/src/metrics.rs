@@ -27,6 +27,9 @@ struct Latency {
     codes: BTreeMap<u16, u64>,
 }
 
+/// Renders metrics of another part of the process.
+type Source = Box<dyn Fn() -> String + Send + Sync>;
+
 /// All counters.
 #[derive(Default)]
 pub(crate) struct Metrics {
@@ -35,9 +38,15 @@ pub(crate) struct Metrics {
     pub(crate) mutating: AtomicI64,
     pub(crate) rejected: AtomicU64,
     pub(crate) watch_events: AtomicU64,
+    sources: Mutex<Vec<Source>>,
 }
 
 impl Metrics {
+    /// Adds what `source` renders to every answer.
+    pub(crate) fn join(&self, source: Source) {
+        self.sources.lock().push(source);
+    }
+
     /// Counts a finished request.
     pub(crate) fn observe(&self, series: Series, code: u16, took: Duration) {
         let seconds = took.as_secs_f64();
@@ -108,6 +117,9 @@ impl Metrics {
         }
         out.push_str("# TYPE orlop_apiserver_cache_revision gauge\n");
         let _ = writeln!(out, "orlop_apiserver_cache_revision {revision}");
+        for source in self.sources.lock().iter() {
+            out.push_str(&source());
+        }
         out
     }
 }

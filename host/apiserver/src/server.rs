@@ -3,7 +3,7 @@
 use crate::admission::{Admission, NoAdmission};
 use crate::alloc::ServiceAllocator;
 use crate::authn::{Authenticator, StaticTokens, TokenFileError};
-use crate::authz::{Authorizer, ChainAuthorizer, Policies, PolicyError};
+use crate::authz::{Attributes, Authorizer, ChainAuthorizer, Decision, Joined, Policies, PolicyError};
 use crate::bootstrap;
 use crate::cache::WatchCache;
 use crate::config::Config;
@@ -67,6 +67,7 @@ pub struct Parts {
 /// The API server.
 pub struct ApiServer {
     pub(crate) core: Arc<Core>,
+    authorizers: Arc<Joined>,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -94,6 +95,7 @@ impl ApiServer {
         let authorizer = parts
             .authorizer
             .unwrap_or_else(|| Arc::new(ChainAuthorizer::new(policies.clone(), cache.clone())));
+        let authorizers = Arc::new(Joined::new(authorizer));
         let from = cache.load().await.map_err(StartError::Store)?;
         let services = ServiceAllocator::new(config.service_network);
         if let Some(shelf) = find("", "v1", "services").and_then(|row| cache.shelf(row)) {
@@ -106,7 +108,7 @@ impl ApiServer {
             config,
             store: parts.store,
             admission: AdmissionDoor::new(Arc::new(NoAdmission)),
-            authorizer,
+            authorizer: authorizers.clone(),
             authenticator: Authenticator::new(tokens.clone(), statics, cache.clone()),
             tokens,
             metrics: Metrics::default(),
@@ -122,7 +124,7 @@ impl ApiServer {
         if watches_policies {
             core.tracker.spawn(maintenance::policies(core.clone(), policies));
         }
-        Ok(Self { core })
+        Ok(Self { core, authorizers })
     }
 
     /// Puts admission plugins in force; requests that are under way end with those that they
@@ -134,6 +136,22 @@ impl ApiServer {
     /// Lets clients have the logs of plugins and recordings of their calls. Only the first call counts.
     pub fn set_plugin_streams(&self, streams: Arc<dyn PluginStreams>) {
         let _ = self.core.plugin_streams.set(streams);
+    }
+
+    /// Asks `authorizer` too where the server's own authorizer has no opinion.
+    pub fn join_authorizer(&self, authorizer: Arc<dyn Authorizer>) {
+        self.authorizers.join(authorizer);
+    }
+
+    /// Whether `user` may do what the attributes say.
+    pub async fn is_authorized(&self, user: &UserInfo, attributes: &Attributes<'_>) -> bool {
+        matches!(self.authorizers.authorize(user, attributes).await, Decision::Allow(_))
+    }
+
+    /// Adds what `source` renders, in Prometheus' text format, to `/metrics`. It is called for each
+    /// request of that path and must be quick.
+    pub fn join_metrics(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+        self.core.metrics.join(Box::new(source));
     }
 
     /// Serves HTTPS on `listener` until the server is cancelled. Spawn it on a tracked task.

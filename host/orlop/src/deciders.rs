@@ -4,8 +4,10 @@
 //! soon as theirs are, and only while this process leads.
 
 mod policy_file;
+mod roles;
 
 use crate::embedded;
+use crate::plugins::access::{self, PluginAuthorizer};
 use crate::plugins::admission::PluginAdmission;
 use crate::plugins::manager::PluginManager;
 use crate::plugins::policy::PluginPolicy;
@@ -21,6 +23,7 @@ use orlop_controller_manager::{ApiResource, ControllerManager, ManagerOptions};
 use orlop_plugin::{Runtime, RuntimeOptions};
 use orlop_scheduler::{Scheduler, SchedulerOptions};
 use policy_file::PolicyFile;
+use roles::Roles;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,8 +64,9 @@ impl Deciders {
     /// # Errors
     /// Where the policy is refused or the plugin runtime cannot start.
     pub(crate) fn start(options: Options) -> Result<Self> {
-        let runtime = Runtime::new(&RuntimeOptions { cache: Some(options.cache.clone()), ..RuntimeOptions::default() })
-            .context("cannot start the plugin runtime")?;
+        let runtime =
+            Runtime::new(&RuntimeOptions { cache: Some(options.cache.clone()), ..RuntimeOptions::default() })
+                .context("cannot start the plugin runtime")?;
         let runtime = Arc::new(runtime);
         let rootca = json!({ "rootCA": options.ca_certificate });
         let policy_file = PolicyFile::new(
@@ -70,7 +74,18 @@ impl Deciders {
             vec![("root-ca-certificate-publisher-controller".to_owned(), rootca)],
         );
         let policy = watch::Sender::new(Arc::new(policy_file.read()?));
-        let manager = Arc::new(PluginManager::new(runtime.clone(), embedded::plugins()?, policy.subscribe()));
+        let manager = Arc::new(PluginManager::with_access(
+            runtime.clone(),
+            embedded::plugins()?,
+            policy.subscribe(),
+            Arc::new(Roles::new(&options.api)),
+            &options.identity,
+        ));
+        options.api.join_authorizer(Arc::new(PluginAuthorizer::new(manager.sets())));
+        options.api.join_metrics({
+            let manager = manager.clone();
+            move || manager.metrics()
+        });
         let reader = options.api.loopback(UserInfo::master("system:admission"));
         let admission = PluginAdmission::start(
             runtime.clone(),
@@ -138,8 +153,12 @@ fn controllers(api: &Arc<ApiServer>, identity: &str) -> ControllerManager {
     ControllerManager::new(clients, resources, ManagerOptions::new(identity))
 }
 
-/// `system:serviceaccount:…` with the groups of a service account; others are the host's own parts.
+/// `system:serviceaccount:…` with the groups of a service account, `system:plugin:…` with those of a plugin;
+/// others are the host's own parts.
 fn identity_of(user: &str) -> UserInfo {
+    if let Some(object) = user.strip_prefix(access::USER_PREFIX) {
+        return access::user(object);
+    }
     match user.strip_prefix(SERVICE_ACCOUNT_PREFIX).and_then(|rest| rest.split_once(':')) {
         Some((namespace, name)) => UserInfo::service_account(namespace, name, ""),
         None => UserInfo::master(user),

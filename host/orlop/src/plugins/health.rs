@@ -4,10 +4,12 @@
 //! (the failure policy applies) until the back-off is over, then one probe is let through; its success
 //! closes the breaker, its failure doubles the back-off.
 
+use super::latency::Latency;
 use orlop_plugin::PluginError;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -32,7 +34,12 @@ pub(crate) struct Report {
 /// Shared by whoever calls the plugin and by the manager.
 pub(crate) struct Health {
     open: AtomicBool,
+    calls: AtomicU64,
     failures: AtomicU64,
+    reasons: Mutex<BTreeMap<&'static str, u64>>,
+    memory: AtomicI64,
+    /// Durations of calls, as far as adapters tell them.
+    pub(crate) latency: Latency,
     state: Mutex<State>,
     report: Mutex<Report>,
     changed: Arc<Notify>,
@@ -52,7 +59,11 @@ impl Health {
             State { recent: Vec::new(), until: Instant::now(), backoff: FIRST_BACKOFF, probing: false };
         Self {
             open: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            reasons: Mutex::default(),
+            memory: AtomicI64::new(0),
+            latency: Latency::default(),
             state: Mutex::new(state),
             report: Mutex::new(Report::default()),
             changed,
@@ -77,6 +88,7 @@ impl Health {
 
     /// A call gave a valid answer.
     pub(crate) fn succeeded(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         if !self.open.load(Ordering::Acquire) {
             return;
         }
@@ -92,7 +104,9 @@ impl Health {
 
     /// A call failed. Returns whether the breaker is open now.
     pub(crate) fn failed(&self, now: Instant, error: &PluginError) -> bool {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        *self.reasons.lock().entry(error.reason()).or_default() += 1;
         let open = {
             let mut state = self.state.lock();
             state.recent.retain(|t| now.duration_since(*t) < WINDOW);
@@ -119,9 +133,51 @@ impl Health {
         open
     }
 
+    /// Calls that ended, well or not.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Failures by reason.
+    pub(crate) fn reasons(&self) -> BTreeMap<&'static str, u64> {
+        self.reasons.lock().clone()
+    }
+
+    /// Bytes of linear memory that all instances hold; see [`MemoryUse`].
+    pub(crate) fn memory_bytes(&self) -> i64 {
+        self.memory.load(Ordering::Relaxed)
+    }
+
     /// What happened so far.
     pub(crate) fn report(&self) -> Report {
         self.report.lock().clone()
+    }
+}
+
+/// What one instance adds to the memory of its plugin, for as long as this lives.
+pub(crate) struct MemoryUse {
+    health: Arc<Health>,
+    bytes: i64,
+}
+
+impl MemoryUse {
+    pub(crate) const fn new(health: Arc<Health>) -> Self {
+        Self { health, bytes: 0 }
+    }
+
+    /// The instance holds so much now.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if bytes != self.bytes {
+            self.health.memory.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for MemoryUse {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 
@@ -150,6 +206,19 @@ mod tests {
         assert!(health.admits(at(67)));
         assert_eq!(health.report().failures, 5);
         assert!(!health.report().open);
+        assert_eq!((health.calls(), health.reasons().get("Gone").copied()), (6, Some(5)));
+    }
+
+    #[test]
+    fn memory_is_that_of_the_instances_alive() {
+        let health = Arc::new(Health::new(Arc::default()));
+        let (mut a, mut b) = (MemoryUse::new(health.clone()), MemoryUse::new(health.clone()));
+        a.set(100);
+        b.set(50);
+        a.set(120);
+        assert_eq!(health.memory_bytes(), 170);
+        drop(a);
+        assert_eq!(health.memory_bytes(), 50);
     }
 
     #[test]

@@ -1,32 +1,45 @@
 //! From `Plugin` objects and embedded bytes to the set of active plugins.
 //!
-//! Every change of an object is staged off the hot threads: fetch, verify the digest, compile, link,
-//! init and self-test. Only what passes all stages becomes active; what is refused leaves the revision
-//! before it active. A revision that keeps failing is rolled back to the one before it, or, where there
-//! is none, suspended behind a breaker. What happened stands in the object's status and in Events.
+//! Every change of an object is staged off the hot threads: fetch, verify, compile, link, self-test, warm.
+//! What passes becomes active, or, where `spec.rollout` says so, goes through shadow and canary first.
+//! What is refused or given up leaves the revision before it active. An active revision that keeps
+//! failing is rolled back to the one before it, which stays on standby, or, where there is none,
+//! suspended behind a breaker. What happened stands in the object's status and in Events; what ran is
+//! kept as `PluginRevision`s.
 //!
 //! A built-in plugin needs no object to be active; its object is made so that users see it. An object
 //! of a built-in's name with another source replaces it; deleting that object brings it back.
 //!
 //! Invariant: the published set is only ever swapped as a whole; a set once published never changes.
 
+mod containment;
+mod entry;
+mod metrics;
 mod report;
+mod revisions;
+mod rolling;
+mod settle;
 mod stage;
 
+use super::access::{Access, GrantsOnly};
 use super::health::Health;
 use super::object::{PLUGINS, PluginSpec, StageError};
 use super::policy::PluginPolicy;
 use super::set::{ActivePlugin, PluginSet, PluginSets};
+use entry::{Entry, Staging};
 use orlop_apimachinery::Object;
 use orlop_client::{ApiClient, Cache, Informer, ListOptions, ResourceRef, WriteOptions};
 use orlop_plugin::{Kind, PluginError, Runtime};
 use parking_lot::Mutex;
-use report::{Reporter, Standing, State};
+use report::{Reporter, Standing};
+use revisions::Ledger;
+use stage::{Progress, Refusal, Request, Stager};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The plugins that the program carries: object name and bytes.
@@ -34,51 +47,67 @@ pub(crate) type Builtins = &'static [(&'static str, &'static [u8])];
 
 /// How long reports that could not be written wait for the next try.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often candidates and stagings are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long users' plugins that were there at the start are waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub(crate) struct PluginManager {
     runtime: Arc<Runtime>,
+    stager: Arc<Stager>,
     builtins: Builtins,
+    identity: String,
     policy: watch::Receiver<Arc<PluginPolicy>>,
     sets: watch::Sender<Arc<PluginSet>>,
     users_loaded: watch::Sender<bool>,
     complete: watch::Sender<bool>,
     changed: Arc<Notify>,
-    revisions: AtomicU64,
+    /// Counts revisions and stagings of this process.
+    serial: AtomicU64,
     entries: Mutex<BTreeMap<String, Entry>>,
 }
 
-/// What is known of one plugin.
-#[derive(Default)]
-struct Entry {
-    /// Spec and policy that were staged last, whatever came of it.
-    staged: Option<String>,
-    /// What runs.
-    active: Option<Arc<ActivePlugin>>,
-    /// What ran before, without being given up.
-    last_good: Option<Arc<ActivePlugin>>,
-    /// What the user is told.
-    standing: Standing,
-    /// The object's generation that all this is about; 0 without an object.
-    generation: i64,
+/// How a staging ended: plugin, number of the staging, outcome.
+type Staged = (String, u64, Result<ActivePlugin, Refusal>);
+
+/// What the manager works with while it runs.
+struct Desk {
+    client: Arc<dyn ApiClient>,
+    cache: Cache,
+    ledger: Ledger,
+    staging: JoinSet<Staged>,
 }
 
 impl PluginManager {
-    /// A manager that has loaded nothing yet.
+    /// A manager that has loaded nothing yet. Users' plugins are shown what their `spec.grants` say, and nothing else.
     pub(crate) fn new(
         runtime: Arc<Runtime>,
         builtins: Builtins,
         policy: watch::Receiver<Arc<PluginPolicy>>,
     ) -> Self {
+        Self::with_access(runtime, builtins, policy, Arc::new(GrantsOnly), "local")
+    }
+
+    /// A manager that has loaded nothing yet. `access` knows roles; `identity` names this process in statuses.
+    pub(crate) fn with_access(
+        runtime: Arc<Runtime>,
+        builtins: Builtins,
+        policy: watch::Receiver<Arc<PluginPolicy>>,
+        access: Arc<dyn Access>,
+        identity: &str,
+    ) -> Self {
         Self {
+            stager: Arc::new(Stager { runtime: runtime.clone(), builtins, access }),
             runtime,
             builtins,
+            identity: identity.to_owned(),
             policy,
             sets: watch::Sender::new(Arc::default()),
             users_loaded: watch::Sender::new(false),
             complete: watch::Sender::new(false),
             changed: Arc::default(),
-            revisions: AtomicU64::new(0),
+            serial: AtomicU64::new(0),
             entries: Mutex::default(),
         }
     }
@@ -99,18 +128,25 @@ impl PluginManager {
         self.complete.subscribe()
     }
 
+    fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// Loads the built-in plugins of one kind, all at once. Admission comes first, before requests are let in.
     pub(crate) async fn load_builtins(self: &Arc<Self>, kind: Kind) {
-        let mut loading = tokio::task::JoinSet::new();
+        let mut loading = JoinSet::new();
         for (name, bytes) in self.builtins {
             let known = self.entries.lock().contains_key(*name);
             if !known && orlop_plugin::inspect(bytes).is_ok_and(|i| i.manifest.kind == kind) {
-                let manager = self.clone();
-                loading
-                    .spawn(async move { manager.stage((*name).to_owned(), PluginSpec::builtin(name)).await });
+                let (serial, task) = self.begin(name, PluginSpec::builtin(name), None, 0, false);
+                loading.spawn(async move { (*name, serial, task.await) });
             }
         }
-        while loading.join_next().await.is_some() {}
+        while let Some(loaded) = loading.join_next().await {
+            if let Ok((name, serial, result)) = loaded {
+                self.settle(name, serial, result);
+            }
+        }
         orlop_plugin::release_memory();
     }
 
@@ -129,48 +165,53 @@ impl PluginManager {
             ))
         };
         let (cache, following) = informer.start(cancel.clone());
-        let reporter = Reporter::new(client.clone());
-        let work = self.work(client, cache, dirty, reporter);
+        let (ledger, recording) = Ledger::new(client.clone(), cancel.clone());
+        let desk = Desk { client, cache, ledger, staging: JoinSet::new() };
+        let work = self.work(desk, dirty);
         tokio::select! {
             () = following => {}
+            () = recording => {}
             () = work => {}
             () = cancel.cancelled() => {}
         }
     }
 
-    async fn work(
-        self: &Arc<Self>,
-        client: Arc<dyn ApiClient>,
-        cache: Cache,
-        dirty: Arc<Mutex<BTreeSet<String>>>,
-        mut reporter: Reporter,
-    ) {
+    async fn work(self: &Arc<Self>, mut desk: Desk, dirty: Arc<Mutex<BTreeSet<String>>>) {
         // Until admission is complete, requests wait at its door: the built-in checks first, then
         // what users added.
         self.load_builtins(Kind::Admission).await;
-        cache.synced().await;
-        for object in cache.list().iter().filter(|o| PluginSpec::of(o).is_ok_and(|s| !s.is_builtin())) {
-            self.reconcile(client.as_ref(), &cache, object.name()).await;
+        desk.cache.synced().await;
+        desk.ledger.synced().await;
+        for object in desk.cache.list().iter().filter(|o| PluginSpec::of(o).is_ok_and(|s| !s.is_builtin())) {
+            self.reconcile(&mut desk, object.name()).await;
+        }
+        let all = async {
+            while let Some(staged) = desk.staging.join_next().await {
+                self.staged(staged);
+            }
+        };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            tracing::warn!("some users' plugins are still being staged; requests are let in without them");
         }
         self.users_loaded.send_replace(true);
         self.load_builtins(Kind::Scheduler).await;
         self.load_builtins(Kind::Controller).await;
         self.complete.send_replace(true);
+        let mut reporter = Reporter::new(desk.client.clone(), self.identity.clone());
         let mut policy = self.policy.clone();
         dirty.lock().extend(self.builtins.iter().map(|(name, _)| (*name).to_owned()));
         loop {
-            let names = std::mem::take(&mut *dirty.lock());
-            let staged_any = !names.is_empty();
+            let mut names = std::mem::take(&mut *dirty.lock());
+            names.extend(self.due());
             for name in names {
-                self.reconcile(client.as_ref(), &cache, &name).await;
+                self.reconcile(&mut desk, &name).await;
             }
-            if staged_any {
-                orlop_plugin::release_memory();
-            }
-            self.contain().await;
+            self.contain(&desk).await;
+            self.advance();
+            let recorded = self.record(&desk).await;
             let standings: Vec<(String, Standing)> =
                 self.entries.lock().iter().map(|(n, e)| (n.clone(), e.standing_now())).collect();
-            let all_told = reporter.publish(&cache, &standings).await;
+            let all_told = reporter.publish(&desk.cache, &standings).await && recorded;
             tokio::select! {
                 () = self.changed.notified() => {}
                 changed = policy.changed() => {
@@ -180,85 +221,132 @@ impl PluginManager {
                     tracing::info!("plugin policy changed, staging all plugins again");
                     dirty.lock().extend(self.entries.lock().keys().cloned());
                 }
+                Some(staged) = desk.staging.join_next() => {
+                    self.staged(staged);
+                    if desk.staging.is_empty() {
+                        orlop_plugin::release_memory();
+                    }
+                }
                 () = tokio::time::sleep(RETRY), if !all_told => {}
+                () = tokio::time::sleep(LOOK), if self.is_moving() => {}
+                () = tokio::time::sleep(RETRY), if self.is_waiting() => {}
             }
         }
     }
 
-    /// Brings one plugin to what its object says.
-    async fn reconcile(self: &Arc<Self>, client: &dyn ApiClient, cache: &Cache, name: &str) {
+    fn staged(&self, staged: Result<Staged, tokio::task::JoinError>) {
+        match staged {
+            Ok((name, serial, result)) => self.settle(&name, serial, result),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => tracing::error!(%error, "the staging of a plugin was aborted"),
+        }
+    }
+
+    /// Brings one plugin to what its object says; long work goes on beside.
+    async fn reconcile(self: &Arc<Self>, desk: &mut Desk, name: &str) {
         let builtin = self.builtins.iter().any(|(n, _)| *n == name);
-        let Some(object) = cache.get("", name) else {
+        let Some(object) = desk.cache.get("", name) else {
             if !builtin {
                 self.retire(name);
+                desk.ledger.forget(name);
                 return;
             }
-            self.stage_if_changed(name, PluginSpec::builtin(name), None).await;
-            materialise(client, name).await;
+            self.stage_if_changed(desk, name, PluginSpec::builtin(name), None).await;
+            materialise(desk.client.as_ref(), name).await;
             return;
         };
         match PluginSpec::of(&object) {
             Err(error) => {
-                self.refuse(name, &StageError::Spec(error));
-                // Whatever comes next is news, even what was there before.
-                self.entries.lock().entry(name.to_owned()).or_default().staged = None;
+                self.refuse(name, object.meta().generation, StageError::Spec(error));
             }
-            Ok(spec) if !spec.is_enabled() => self.disable(name),
-            Ok(spec) => self.stage_if_changed(name, spec, Some(&object)).await,
+            Ok(spec) if !spec.is_enabled() => self.disable(name, object.meta().generation),
+            Ok(spec) => self.stage_if_changed(desk, name, spec, Some(&object)).await,
         }
-        self.entries.lock().entry(name.to_owned()).or_default().generation = object.meta().generation;
     }
 
-    async fn stage_if_changed(self: &Arc<Self>, name: &str, spec: PluginSpec, object: Option<&Object>) {
+    async fn stage_if_changed(
+        self: &Arc<Self>,
+        desk: &mut Desk,
+        name: &str,
+        spec: PluginSpec,
+        object: Option<&Object>,
+    ) {
+        let generation = object.map_or(0, |o| o.meta().generation);
         let fingerprint = self.fingerprint(&spec);
-        let first_sight = {
-            let entries = self.entries.lock();
-            let entry = entries.get(name);
-            if entry.is_some_and(|e| e.staged.as_ref() == Some(&fingerprint)) {
+        let unseen = {
+            let mut entries = self.entries.lock();
+            let entry = entries.entry(name.to_owned()).or_default();
+            entry.rollout = spec.rollout.clone().unwrap_or_default();
+            entry.history = spec.history();
+            let same = entry.staged.as_ref() == Some(&fingerprint);
+            match &mut entry.staging {
+                Some(staging) if same => staging.generation = generation,
+                _ if same => entry.generation = generation,
+                _ => {}
+            }
+            let unseen = object.is_some() && !std::mem::replace(&mut entry.seen, object.is_some());
+            if same && !unseen {
                 return;
             }
-            entry.is_none_or(|e| e.active.as_ref().is_none_or(|a| a.builtin))
+            unseen && entry.active.as_ref().is_none_or(|a| a.builtin)
         };
-        // After a restart: what was given up before is not tried again until its object changes.
-        if first_sight && let Some(message) = object.and_then(report::rolled_back) {
-            self.keep_rolled_back(name, fingerprint, message).await;
+        if unseen
+            && let Some(object) = object
+            && self.resume(desk, object, &spec, &fingerprint).await
+        {
             return;
         }
-        self.stage(name.to_owned(), spec).await;
-    }
-
-    /// Stages a spec and activates what passes.
-    async fn stage(self: &Arc<Self>, name: String, spec: PluginSpec) {
-        let fingerprint = self.fingerprint(&spec);
-        let staged = self.prepare(&name, spec).await;
-        match staged {
-            Ok(plugin) => self.activate(&name, fingerprint, plugin),
-            Err(error) => {
-                self.refuse(&name, &error);
-                self.entries.lock().entry(name).or_default().staged = Some(fingerprint);
+        if self.entries.lock().get(name).is_some_and(|e| e.staged.as_ref() == Some(&fingerprint)) {
+            self.with_entry(name, |entry| entry.generation = generation);
+            return;
+        }
+        match spec.pinned() {
+            Some(number) => self.pin(desk, name, number, fingerprint, generation),
+            None => {
+                let task = self.begin(name, spec, None, generation, false);
+                self.spawn(desk, name, task);
             }
         }
     }
 
-    async fn prepare(self: &Arc<Self>, name: &str, spec: PluginSpec) -> Result<ActivePlugin, StageError> {
-        let (manager, name) = (self.clone(), name.to_owned());
-        let policy = self.policy.borrow().clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let request = stage::Request {
-                object: &name,
-                spec: &spec,
-                builtins: manager.builtins,
-                policy: &policy,
-                revision: manager.revisions.fetch_add(1, Ordering::Relaxed) + 1,
-                health: Arc::new(Health::new(manager.changed.clone())),
-            };
-            let plugin = stage::stage(&manager.runtime, request)?;
-            manager.check_name(&plugin)?;
-            Ok(plugin)
+    /// Notes that a staging begins, and returns it; see [`PluginManager::settle`].
+    fn begin(
+        self: &Arc<Self>,
+        name: &str,
+        spec: PluginSpec,
+        kept: Option<(u64, super::object::Fetched)>,
+        generation: i64,
+        at_once: bool,
+    ) -> (u64, impl Future<Output = Result<ActivePlugin, Refusal>> + Send + use<>) {
+        let serial = self.next_serial();
+        let progress = Arc::new(Progress::default());
+        let fingerprint = self.fingerprint(&spec);
+        self.with_entry(name, |entry| {
+            entry.staged = Some(fingerprint);
+            entry.staging = Some(Staging { serial, progress: progress.clone(), generation, at_once });
         });
-        task.await.unwrap_or_else(|error| {
-            Err(StageError::Fetch { message: format!("staging was aborted: {error}") })
-        })
+        let (number, kept) = kept.map_or((0, None), |(number, kept)| (number, Some(kept)));
+        let request = Request {
+            object: name.to_owned(),
+            spec,
+            kept,
+            policy: self.policy.borrow().clone(),
+            revision: serial,
+            number,
+            health: Arc::new(Health::new(self.changed.clone())),
+        };
+        let stager = self.stager.clone();
+        (serial, async move { stager.stage(request, &progress).await })
+    }
+
+    fn spawn(
+        &self,
+        desk: &mut Desk,
+        name: &str,
+        (serial, task): (u64, impl Future<Output = Result<ActivePlugin, Refusal>> + Send + 'static),
+    ) {
+        let name = name.to_owned();
+        desk.staging.spawn(async move { (name, serial, task.await) });
     }
 
     /// Two plugins may not call themselves the same.
@@ -278,133 +366,26 @@ impl PluginManager {
     }
 
     fn fingerprint(&self, spec: &PluginSpec) -> String {
-        let spec = serde_json::to_string(spec).unwrap_or_default();
+        let spec = serde_json::to_string(&spec.content()).unwrap_or_default();
         let policy = format!("{:?}", self.policy.borrow());
         orlop_plugin::Digest::of(format!("{spec}\n{policy}").as_bytes()).hex()
     }
 
-    fn activate(&self, name: &str, fingerprint: String, plugin: ActivePlugin) {
-        let plugin = Arc::new(plugin);
-        tracing::info!(plugin = name, revision = plugin.revision, digest = %plugin.digest(), "plugin is active");
-        {
-            let mut entries = self.entries.lock();
-            let entry = entries.entry(name.to_owned()).or_default();
-            entry.last_good = entry.active.take().filter(|old| !old.health.report().open);
-            entry.active = Some(plugin.clone());
-            entry.staged = Some(fingerprint);
-            entry.standing = Standing::active(&plugin);
-        }
-        self.publish();
-    }
-
-    fn refuse(&self, name: &str, error: &StageError) {
-        let mut entries = self.entries.lock();
-        let entry = entries.entry(name.to_owned()).or_default();
-        entry.standing = Standing::refused(error.reason(), &error.to_string(), entry.active.as_deref());
-        tracing::warn!(plugin = name, reason = error.reason(), %error, "plugin was refused");
-    }
-
-    fn disable(&self, name: &str) {
-        {
-            let mut entries = self.entries.lock();
-            let entry = entries.entry(name.to_owned()).or_default();
-            *entry = Entry { standing: Standing::disabled(), ..Entry::default() };
-        }
-        self.publish();
-    }
-
-    fn retire(&self, name: &str) {
-        if self.entries.lock().remove(name).is_some() {
-            tracing::info!(plugin = name, "plugin was removed");
-            self.publish();
-        }
+    fn with_entry<T>(&self, name: &str, f: impl FnOnce(&mut Entry) -> T) -> T {
+        f(self.entries.lock().entry(name.to_owned()).or_default())
     }
 
     fn publish(&self) {
         let entries = self.entries.lock();
         let plugins: BTreeMap<_, _> =
             entries.iter().filter_map(|(n, e)| Some((n.clone(), e.active.clone()?))).collect();
+        let candidates: BTreeMap<_, _> = entries
+            .iter()
+            .filter_map(|(n, e)| Some((n.clone(), e.candidate.as_ref()?.candidate.clone())))
+            .collect();
         self.sets.send_modify(|set| {
-            *set = Arc::new(PluginSet { generation: set.generation + 1, plugins, ..PluginSet::default() });
+            *set = Arc::new(PluginSet { generation: set.generation + 1, plugins, candidates });
         });
-    }
-
-    /// Rolls back what failed too often, where there is something to roll back to.
-    async fn contain(self: &Arc<Self>) {
-        let open: Vec<(String, Arc<ActivePlugin>)> = {
-            let entries = self.entries.lock();
-            let failing = entries.iter().filter_map(|(n, e)| Some((n.clone(), e.active.clone()?)));
-            failing.filter(|(_, plugin)| plugin.health.report().open).collect()
-        };
-        for (name, failed) in open {
-            let last_good = self.entries.lock().get(&name).and_then(|e| e.last_good.clone());
-            let fallback = match last_good {
-                Some(plugin) => Some(self.renew(&plugin)),
-                None if !failed.builtin && self.builtins.iter().any(|(n, _)| *n == name) => {
-                    self.prepare(&name, PluginSpec::builtin(&name)).await.ok()
-                }
-                None => None,
-            };
-            let Some(fallback) = fallback else { continue };
-            let message = failed.health.report().last.map(|(_, m)| m).unwrap_or_default();
-            tracing::warn!(plugin = %name, digest = %failed.digest(), to = %fallback.digest(), "plugin was rolled back");
-            {
-                let mut entries = self.entries.lock();
-                let Some(entry) = entries.get_mut(&name) else { continue };
-                let fallback = Arc::new(fallback);
-                entry.standing = Standing::rolled_back(&failed, &fallback, &message);
-                entry.active = Some(fallback);
-                entry.last_good = None;
-            }
-            self.publish();
-        }
-    }
-
-    /// The same revision as a new one, with a clean record.
-    fn renew(&self, plugin: &ActivePlugin) -> ActivePlugin {
-        ActivePlugin {
-            object: plugin.object.clone(),
-            revision: self.revisions.fetch_add(1, Ordering::Relaxed) + 1,
-            compiled: plugin.compiled.clone(),
-            options: plugin.options.clone(),
-            failure_policy: plugin.failure_policy,
-            health: Arc::new(Health::new(self.changed.clone())),
-            builtin: plugin.builtin,
-        }
-    }
-
-    async fn keep_rolled_back(self: &Arc<Self>, name: &str, fingerprint: String, message: String) {
-        let has_active = self.entries.lock().get(name).is_some_and(|e| e.active.is_some());
-        if !has_active && self.builtins.iter().any(|(n, _)| *n == name) {
-            self.stage(name.to_owned(), PluginSpec::builtin(name)).await;
-        }
-        let mut entries = self.entries.lock();
-        let entry = entries.entry(name.to_owned()).or_default();
-        entry.staged = Some(fingerprint);
-        entry.standing = Standing { state: State::RolledBack, message, ..entry.standing.clone() };
-    }
-}
-
-impl Entry {
-    /// The standing with what the active revision's health adds.
-    fn standing_now(&self) -> Standing {
-        let mut standing = self.standing.clone();
-        standing.generation = self.generation;
-        if let Some(active) = &self.active {
-            let report = active.health.report();
-            standing.failures += report.failures;
-            standing.active_digest = active.digest().to_string();
-            standing.kind = active.manifest().kind.as_str();
-            standing.plugin = active.name().to_owned();
-            if report.open {
-                standing.suspend(report.last);
-            } else if let Some((reason, message)) = report.last
-                && standing.state == State::Active
-            {
-                standing.message = format!("last failure: {reason}: {message}");
-            }
-        }
-        standing
     }
 }
 

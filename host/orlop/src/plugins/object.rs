@@ -10,21 +10,24 @@
 //! changes the source otherwise (`apply`) sets it to null in the same patch. A number that has no
 //! revision is refused with the reason `RevisionNotFound`, and what runs runs on.
 
+mod source;
+
+use super::policy::signature::SignatureError;
 use super::policy::{LimitsSpec, check_limits, parse_failure_policy};
+use super::rollout::Rollout;
 use super::set::FailurePolicy;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use orlop_apimachinery::{Gvr, Object};
+use orlop_plugin::manifest::Permission;
 use orlop_plugin::{Digest, PluginError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::io::Read;
+pub(crate) use source::{Fetched, Source, pack, unpack, unpack_text};
 
 /// `plugins.orlop.dev`
 pub(crate) static PLUGINS: Gvr = Gvr::new("orlop.dev", "v1", "plugins");
 
-/// Largest module after decompression.
-const MAX_MODULE: u64 = 64 << 20;
+/// Revisions that are kept beside those in use, where `spec.revisionHistoryLimit` says nothing.
+const HISTORY: u64 = 10;
 
 /// Why a `Plugin` object is refused before its code is looked at. The user must change the object.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,27 @@ pub(crate) enum StageError {
         /// As written.
         wanted: String,
     },
+    /// It is not signed as the operator wants it.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// It wants to see or write what its user may not.
+    #[error("{message}")]
+    Forbidden {
+        /// What, and how it can be allowed.
+        message: String,
+    },
+    /// `spec.revision` names a revision that is not there.
+    #[error("spec.revision: there is no PluginRevision \"{name}\"")]
+    RevisionNotFound {
+        /// Of the object.
+        name: String,
+    },
+    /// It cannot go through shadow or canary.
+    #[error("{message}")]
+    Rollout {
+        /// Why, and what to do.
+        message: String,
+    },
     /// The operator or another plugin stands in the way.
     #[error("{message}")]
     Policy {
@@ -86,9 +110,18 @@ impl StageError {
             Self::Spec(_) => "InvalidSpec",
             Self::Fetch { .. } => "FetchFailed",
             Self::Digest { .. } => "DigestMismatch",
+            Self::Signature(_) => "SignatureRefused",
+            Self::Forbidden { .. } => "Forbidden",
+            Self::RevisionNotFound { .. } => "RevisionNotFound",
+            Self::Rollout { .. } => "RolloutImpossible",
             Self::Policy { .. } => "NotAllowed",
             Self::Plugin(error) => error.reason(),
         }
+    }
+
+    /// Whether it may come right without a change of the object.
+    pub(crate) const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Fetch { .. } | Self::Forbidden { .. } | Self::RevisionNotFound { .. })
     }
 }
 
@@ -111,37 +144,20 @@ pub(crate) struct PluginSpec {
     pub(crate) kind: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) world: String,
+    /// What it may do, as far as its manifest asks for it; see [`super::access`].
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) grants: Option<Value>,
-}
-
-/// `spec.source`; exactly one field is set.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(crate) struct Source {
+    pub(crate) grants: Option<Vec<Permission>>,
+    /// See [`super::policy::signature`].
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) signature: String,
+    /// How a change takes effect; at once where nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) inline: Option<String>,
+    pub(crate) rollout: Option<Rollout>,
+    /// See the module.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) file: Option<String>,
+    pub(crate) revision: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) builtin: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) image: Option<String>,
-}
-
-/// A module's bytes, from wherever.
-pub(crate) enum Module {
-    Builtin(&'static [u8]),
-    Owned(Vec<u8>),
-}
-
-impl AsRef<[u8]> for Module {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Builtin(bytes) => bytes,
-            Self::Owned(bytes) => bytes,
-        }
-    }
+    pub(crate) revision_history_limit: Option<u64>,
 }
 
 impl PluginSpec {
@@ -163,14 +179,7 @@ impl PluginSpec {
 
     fn check(&self) -> Result<(), SpecError> {
         let field = |path, message: &str| Err(SpecError::Field { path, message: message.to_owned() });
-        let Source { inline, file, builtin, image } = &self.source;
-        let given = [inline, file, builtin, image].iter().filter(|s| s.is_some()).count();
-        if given != 1 {
-            return field("source", "exactly one of inline, file and builtin must be set");
-        }
-        if image.is_some() {
-            return field("source.image", "modules from registries are not supported; use inline or file");
-        }
+        self.source.check()?;
         if self.config.as_ref().is_some_and(|c| !c.is_object()) {
             return field("config", "must be an object");
         }
@@ -178,7 +187,22 @@ impl PluginSpec {
             return field("failurePolicy", "must be Fail or Ignore");
         }
         check_limits("spec.limits", self.limits()?)?;
-        Ok(())
+        self.rollout.as_ref().map_or(Ok(()), Rollout::check)
+    }
+
+    /// The revision that is asked for, where one is.
+    pub(crate) fn pinned(&self) -> Option<u64> {
+        self.revision.filter(|n| *n > 0)
+    }
+
+    /// `revisionHistoryLimit`, or its default.
+    pub(crate) fn history(&self) -> usize {
+        usize::try_from(self.revision_history_limit.unwrap_or(HISTORY)).unwrap_or(usize::MAX)
+    }
+
+    /// What decides what runs: without the rollout and the like, which say how.
+    pub(crate) fn content(&self) -> Self {
+        Self { rollout: None, revision_history_limit: None, enabled: None, ..self.clone() }
     }
 
     /// `limits`, typed.
@@ -201,49 +225,6 @@ impl PluginSpec {
     pub(crate) const fn is_builtin(&self) -> bool {
         self.source.builtin.is_some()
     }
-
-    /// Fetches the bytes and checks their digest. Blocks on files.
-    pub(crate) fn fetch(&self, builtins: &[(&'static str, &'static [u8])]) -> Result<Module, StageError> {
-        let failed = |message: String| StageError::Fetch { message };
-        let module = if let Some(name) = &self.source.builtin {
-            let found = builtins.iter().find(|(n, _)| n == name);
-            let (_, bytes) =
-                found.ok_or_else(|| failed(format!("this program has no built-in plugin \"{name}\"")))?;
-            Module::Builtin(bytes)
-        } else if let Some(path) = &self.source.file {
-            let file = std::fs::File::open(path).map_err(|e| failed(format!("{path}: {e}")))?;
-            Module::Owned(unpack(read(file).map_err(|e| failed(format!("{path}: {e}")))?).map_err(failed)?)
-        } else {
-            let text: String =
-                self.source.inline.as_deref().unwrap_or_default().split_ascii_whitespace().collect();
-            let bytes =
-                STANDARD.decode(text).map_err(|e| failed(format!("source.inline is not base64: {e}")))?;
-            Module::Owned(unpack(bytes).map_err(failed)?)
-        };
-        let found = Digest::of(module.as_ref());
-        if !self.digest.is_empty() && self.digest != found.to_string() {
-            return Err(StageError::Digest { found, wanted: self.digest.clone() });
-        }
-        Ok(module)
-    }
-}
-
-/// Gunzips what is gzip, and leaves alone what is not.
-pub(crate) fn unpack(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return Ok(bytes);
-    }
-    read(flate2::read::GzDecoder::new(bytes.as_slice()))
-        .map_err(|e| format!("the module cannot be gunzipped: {e}"))
-}
-
-fn read(from: impl Read) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.take(MAX_MODULE + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_MODULE {
-        return Err(std::io::Error::other(format!("it has more than {MAX_MODULE} bytes")));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -260,10 +241,8 @@ mod tests {
         for (value, fault) in [
             (json!({}), "spec.source: exactly one of"),
             (json!({ "source": { "file": "a", "builtin": "b" } }), "spec.source: exactly one of"),
-            (
-                json!({ "source": { "image": "x" } }),
-                "spec.source.image: modules from registries are not supported",
-            ),
+            (json!({ "source": { "builtin": "b" }, "rollout": { "canary": { "percent": 0 } } }), "percent"),
+            (json!({ "source": { "builtin": "b" }, "grants": [{ "verbs": ["get"] }] }), "apiGroups"),
             (json!({ "source": { "url": "x" } }), "unknown field `url`"),
             (json!({ "source": { "builtin": "b" }, "failurePolicy": "No" }), "spec.failurePolicy: must be"),
             (
@@ -274,19 +253,5 @@ mod tests {
             let error = spec(value.clone()).unwrap_err().to_string();
             assert!(error.contains(fault), "{value}: {error}");
         }
-    }
-
-    #[test]
-    fn inline_modules_may_be_compressed_and_must_have_the_digest() {
-        use std::io::Write;
-        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gz.write_all(b"\0asm1234").unwrap();
-        let text = STANDARD.encode(gz.finish().unwrap());
-        let mut spec = spec(json!({ "source": { "inline": text } })).unwrap();
-        assert_eq!(spec.fetch(&[]).unwrap().as_ref(), b"\0asm1234");
-        spec.digest = Digest::of(b"\0asm1234").to_string();
-        assert!(spec.fetch(&[]).is_ok());
-        spec.digest = Digest::of(b"other").to_string();
-        assert!(matches!(spec.fetch(&[]), Err(StageError::Digest { .. })));
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! Strict: an unknown field or an impossible value is an error that names it, and the policy in force stays.
 
+pub(crate) mod signature;
+
 use super::set::FailurePolicy;
 use orlop_plugin::{Limits, Manifest, PluginOptions};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use signature::SignaturePolicy;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -40,15 +43,18 @@ pub(crate) struct PluginPolicy {
     rules: BTreeMap<String, Rule>,
     ceiling: LimitsSpec,
     user_plugins: bool,
+    signatures: SignaturePolicy,
 }
 
 /// Limits as files and objects spell them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct LimitsSpec {
     /// Memory of one instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory_bytes: Option<u64>,
     /// Deadline of one call.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) deadline_milliseconds: Option<u64>,
 }
 
@@ -75,6 +81,8 @@ struct File {
     user_plugins: bool,
     #[serde(default)]
     plugins: BTreeMap<String, Rule>,
+    #[serde(default)]
+    signatures: signature::File,
 }
 
 #[derive(Default, Deserialize)]
@@ -129,7 +137,13 @@ impl PluginPolicy {
             rules: file.plugins,
             ceiling: file.limits,
             user_plugins: file.user_plugins,
+            signatures: SignaturePolicy::new(file.signatures)?,
         })
+    }
+
+    /// Who must have signed what.
+    pub(crate) const fn signatures(&self) -> &SignaturePolicy {
+        &self.signatures
     }
 
     /// Whether `Plugin` objects may bring code of their own.

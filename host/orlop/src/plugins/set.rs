@@ -4,9 +4,12 @@
 
 use super::comparison::Candidate;
 use super::health::Health;
+use super::object::PluginSpec;
+use orlop_plugin::manifest::Permission;
 use orlop_plugin::{Compiled, Digest, Kind, Manifest, PluginOptions};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// What becomes of a decision for which a plugin fails.
@@ -35,6 +38,12 @@ pub(crate) struct ActivePlugin {
     pub(crate) health: Arc<Health>,
     /// Whether it came with this program.
     pub(crate) builtin: bool,
+    /// What it is made of, as its `PluginRevision` records it.
+    pub(crate) facts: Arc<Facts>,
+    /// What `spec.grants` give it; for a built-in plugin what its manifest asks for, where they are silent.
+    pub(crate) grants: Vec<Permission>,
+    /// Number of its `PluginRevision`; 0 while there is none. See [`ActivePlugin::number`].
+    pub(crate) number: AtomicU64,
 }
 
 impl ActivePlugin {
@@ -49,6 +58,38 @@ impl ActivePlugin {
 
     pub(crate) fn digest(&self) -> Digest {
         self.compiled.digest()
+    }
+
+    /// Number of its `PluginRevision`; 0 while there is none.
+    pub(crate) fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+}
+
+/// What a revision is made of.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// What was asked for, without what only says how it takes effect.
+    pub(crate) spec: PluginSpec,
+    /// Of the module.
+    pub(crate) digest: Digest,
+    /// What the plugin decides.
+    pub(crate) kind: Kind,
+    /// What it was built for.
+    pub(crate) world: String,
+    /// Of the object or of the artifact.
+    pub(crate) signature: Option<String>,
+    /// The key that made it, where the policy knows it.
+    pub(crate) signed_by: Option<String>,
+    /// The module, gzipped, in base64; not for what came with the program, nor where it is too large.
+    pub(crate) packed: Option<String>,
+}
+
+/// Whether the adapters of this kind look at [`PluginSet::candidates`]; without that, shadow and canary are refused.
+pub(crate) const fn has_candidates(kind: Kind) -> bool {
+    match kind {
+        Kind::Admission | Kind::Controller => true,
+        Kind::Scheduler => false,
     }
 }
 
