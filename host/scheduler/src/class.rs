@@ -1,10 +1,17 @@
 //! A pod class: what every plugin said about every node for pods that are equal in all that the
 //! plugins read.
 //!
-//! Invariant: after [`Class::settle`], `feasible`, `totals` and `blocks` are what filtering and
-//! scoring every node one by one for this pod would give.
+//! Invariant: after [`Class::settle_scores`], `feasible`, `totals` and `blocks` are what filtering and
+//! scoring every node one by one for this pod would give. Only what changed is worked out again: a plugin
+//! that answered anew for all nodes costs a pass over its own scores, and over no other plugin's.
 
-use crate::framework::{Normalize, Prepared, Reason};
+mod answers;
+mod unfit;
+
+pub(crate) use answers::Answers;
+pub use unfit::Unfit;
+
+use crate::framework::Reason;
 use crate::profile::ClassDef;
 use crate::table::{Cursor, Slot};
 use serde_json::Value;
@@ -15,70 +22,6 @@ pub const MAX_NODE_SCORE: i64 = 100;
 
 const BLOCK: usize = 64;
 
-/// One plugin's answers. Arrays are by slot; they are empty where the plugin was not asked.
-#[derive(Debug, Default)]
-pub(crate) struct Answers {
-    /// Instance of the plugin that the class was introduced to; 0 for none.
-    pub(crate) generation: u64,
-    /// Counts the plugin's calls for a new round.
-    pub(crate) round: u64,
-    /// Of the watched objects that it was prepared with.
-    pub(crate) objects_round: u64,
-    pub(crate) prepared: Prepared,
-    /// Whether `mask` counts.
-    pub(crate) filters: bool,
-    pub(crate) mask: Vec<u64>,
-    /// 0 to 100; with a normalisation, what it made of `raw`.
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) raw: Vec<i64>,
-    pub(crate) normalize: Normalize,
-    /// 0 where the plugin does not score this class.
-    pub(crate) weight: i64,
-    /// Highest raw score among the feasible nodes, and how many have it.
-    top: i64,
-    at_top: u32,
-}
-
-impl Answers {
-    /// Forgets everything; the plugin has to be introduced to the class again.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Drops what no longer counts.
-    pub(crate) fn resize(&mut self, slots: usize) {
-        if self.filters {
-            self.mask.resize(slots.div_ceil(64), 0);
-        }
-        if self.weight != 0 {
-            self.bytes.resize(slots, 0);
-            if self.normalize != Normalize::None {
-                self.raw.resize(slots, 0);
-            }
-        }
-    }
-
-    fn passes(&self, slot: usize) -> bool {
-        !self.filters || bit(&self.mask, slot)
-    }
-
-    fn scaled(&self, slot: usize) -> u8 {
-        let raw = self.raw.get(slot).copied().unwrap_or(0);
-        let share = if self.top == 0 {
-            0
-        } else {
-            // Rows that are not feasible may lie above the top; nobody reads them.
-            (i128::from(MAX_NODE_SCORE) * i128::from(raw) / i128::from(self.top)).min(100)
-        };
-        let score = if self.normalize == Normalize::Reverse { 100 - share } else { share };
-        u8::try_from(score.clamp(0, 100)).unwrap_or(0)
-    }
-
-    const fn is_scaled(&self) -> bool {
-        self.weight != 0 && matches!(self.normalize, Normalize::Default | Normalize::Reverse)
-    }
-}
-
 /// Whether bit `at` is set.
 pub(crate) fn bit(set: &[u64], at: usize) -> bool {
     set.get(at / 64).is_some_and(|w| w >> (at % 64) & 1 == 1)
@@ -88,63 +31,6 @@ pub(crate) fn put_bit(set: &mut [u64], at: usize, value: bool) {
     if let Some(word) = set.get_mut(at / 64) {
         if value { *word |= 1 << (at % 64) } else { *word &= !(1 << (at % 64)) }
     }
-}
-
-/// Why a class fits nowhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit {
-    /// How many nodes there are.
-    pub nodes: u32,
-    /// Rejected as a whole, before any node was looked at.
-    pub rejected: Option<String>,
-    /// How many nodes gave which reason; a node may give several.
-    pub reasons: Vec<(String, u32)>,
-    /// Nodes where evicting pods cannot help.
-    pub unresolvable: u32,
-    /// The other nodes, as a packed bit set over slots.
-    pub resolvable: Vec<u64>,
-    /// What may help.
-    pub events: crate::framework::EventSet,
-}
-
-impl Unfit {
-    /// The message of the condition and of the event, in Kubernetes' words.
-    #[must_use]
-    pub fn message(&self, never_preempts: bool) -> String {
-        if self.nodes == 0 {
-            return "no nodes available to schedule pods".to_owned();
-        }
-        let mut message = format!("0/{} nodes are available:", self.nodes);
-        if let Some(rejected) = &self.rejected {
-            message.push_str(&format!(" {rejected}."));
-        } else {
-            message.push_str(&format!(" {}.", histogram(self.reasons.iter().cloned())));
-        }
-        if never_preempts {
-            message.push_str(" preemption: not eligible due to preemptionPolicy=Never.");
-            return message;
-        }
-        let helpless = self.nodes.saturating_sub(self.unresolvable);
-        let preemption = histogram(
-            [
-                ("No preemption victims found for incoming pod".to_owned(), helpless),
-                ("Preemption is not helpful for scheduling".to_owned(), self.unresolvable),
-            ]
-            .into_iter()
-            .filter(|(_, n)| *n > 0),
-        );
-        let nodes = self.nodes;
-        message.push_str(&format!(
-            " no new claims to deallocate, preemption: 0/{nodes} nodes are available: {preemption}."
-        ));
-        message
-    }
-}
-
-fn histogram(reasons: impl Iterator<Item = (String, u32)>) -> String {
-    let mut texts: Vec<String> = reasons.map(|(text, nodes)| format!("{nodes} {text}")).collect();
-    texts.sort();
-    texts.join(", ")
 }
 
 /// One open class.
@@ -160,6 +46,10 @@ pub struct Class {
     pub(crate) totals: Vec<i64>,
     /// Highest total among the feasible nodes of 64 slots, and how many have it.
     blocks: Vec<(i64, u32)>,
+    /// The blocks that are to be rated again.
+    dirty: Vec<bool>,
+    /// Totals are to be added up again, from all plugins.
+    rebuild: bool,
     /// Why it fits nowhere, until something changes.
     pub(crate) unfit: Option<Arc<Unfit>>,
     pub(crate) last_used: u64,
@@ -176,6 +66,8 @@ impl Class {
             feasible: Vec::new(),
             totals: Vec::new(),
             blocks: Vec::new(),
+            dirty: Vec::new(),
+            rebuild: true,
             unfit: None,
             last_used: 0,
         }
@@ -189,88 +81,88 @@ impl Class {
     /// To be called with the rows that are about to change, before any answer is replaced.
     pub(crate) fn unsettle(&mut self, rows: &[Slot]) {
         for answers in self.answers.iter_mut().filter(|a| a.is_scaled()) {
-            for slot in rows {
-                let slot = *slot as usize;
-                if bit(&self.feasible, slot) && answers.raw.get(slot) == Some(&answers.top) {
-                    answers.at_top = answers.at_top.saturating_sub(1);
-                }
-            }
+            answers.forget_top(&self.feasible, rows);
         }
     }
 
-    /// Brings feasible set, totals and blocks up to date after answers changed in `rows`, or
-    /// anywhere where `rows` is `None`. `custom` says that a plugin's own normalisation changed its
-    /// scores everywhere.
-    pub(crate) fn settle(&mut self, live: &[u64], slots: usize, rows: Option<&[Slot]>, custom: bool) {
-        self.feasible.resize(slots.div_ceil(64), 0);
+    /// Answers were dropped or are those of another beginning: nothing that was added up counts.
+    pub(crate) fn start_over(&mut self) {
+        self.rebuild = true;
+    }
+
+    /// No node fits, whatever it is like.
+    pub(crate) fn void(&mut self) {
+        self.feasible.clear();
+        self.totals.clear();
+        self.blocks.clear();
+        self.unfit = None;
+        self.cursor = Cursor::default();
+        self.rebuild = true;
+    }
+
+    /// Brings the feasible set up to date, and the highest scores among it, after answers changed in `rows` or, of
+    /// plugins that were asked about all nodes, anywhere. Says whether the set or its raw scores changed, so
+    /// that a plugin's own normalisation has to be done again, by position of the plugin.
+    pub(crate) fn settle_feasible(&mut self, live: &[u64], slots: usize, rows: &[Slot]) -> Vec<bool> {
+        let words = slots.div_ceil(64);
+        self.feasible.resize(words, 0);
         self.totals.resize(slots, 0);
         self.blocks.resize(slots.div_ceil(BLOCK), (0, 0));
+        self.dirty.resize(slots.div_ceil(BLOCK), true);
         self.unfit = None;
-        match rows {
-            None => {
-                self.feasible.copy_from_slice(live.get(..slots.div_ceil(64)).unwrap_or(live));
-                for answers in self.answers.iter().filter(|a| a.filters) {
-                    for (word, mask) in self.feasible.iter_mut().zip(&answers.mask) {
-                        *word &= mask;
-                    }
-                }
-            }
-            Some(rows) => {
-                for slot in rows {
-                    let slot = *slot as usize;
-                    let fits = bit(live, slot) && self.answers.iter().all(|a| a.passes(slot));
-                    put_bit(&mut self.feasible, slot, fits);
-                }
+        let mut feasible = live.get(..words).unwrap_or(live).to_vec();
+        feasible.resize(words, 0);
+        for answers in self.answers.iter().filter(|a| a.filters) {
+            for (word, mask) in feasible.iter_mut().zip(&answers.mask) {
+                *word &= mask;
             }
         }
-        let mut everywhere = rows.is_none() || custom;
+        let (mut flipped, mut elsewhere) = (false, self.rebuild);
+        for (block, (before, after)) in self.feasible.iter().zip(&feasible).enumerate() {
+            let mut changed = before ^ after;
+            if changed == 0 {
+                continue;
+            }
+            flipped = true;
+            if let Some(dirty) = self.dirty.get_mut(block) {
+                *dirty = true;
+            }
+            while changed != 0 {
+                let slot = block * 64 + changed.trailing_zeros() as usize;
+                changed &= changed - 1;
+                elsewhere |= u32::try_from(slot).is_ok_and(|slot| rows.binary_search(&slot).is_err());
+            }
+        }
+        self.feasible = feasible;
+        for slot in rows {
+            if let Some(dirty) = self.dirty.get_mut(*slot as usize / BLOCK) {
+                *dirty = true;
+            }
+        }
+        let flipped = flipped || self.rebuild;
+        let settle = |answers: &mut Answers| answers.settle_top(&self.feasible, rows, elsewhere) || flipped;
+        self.answers.iter_mut().map(settle).collect()
+    }
+
+    /// Brings totals and blocks up to date, after [`Class::settle_feasible`] and after plugins normalised.
+    pub(crate) fn settle_scores(&mut self, rows: &[Slot]) {
         for answers in self.answers.iter_mut().filter(|a| a.is_scaled()) {
-            everywhere |= retop(answers, &self.feasible, rows);
+            answers.scale(rows, self.rebuild);
         }
-        match rows {
-            Some(rows) if !everywhere => {
-                for slot in rows {
-                    let slot = *slot as usize;
-                    for answers in self.answers.iter_mut().filter(|a| a.is_scaled()) {
-                        let score = answers.scaled(slot);
-                        if let Some(cell) = answers.bytes.get_mut(slot) {
-                            *cell = score;
-                        }
-                    }
-                    let total = self
-                        .answers
-                        .iter()
-                        .map(|a| a.weight * i64::from(a.bytes.get(slot).copied().unwrap_or(0)));
-                    let total = total.sum();
-                    if let Some(cell) = self.totals.get_mut(slot) {
-                        *cell = total;
-                    }
-                }
-                let mut last = usize::MAX;
-                for slot in rows {
-                    let block = *slot as usize / BLOCK;
-                    if block != last {
-                        self.rate(block);
-                    }
-                    last = block;
-                }
+        if std::mem::take(&mut self.rebuild) {
+            self.totals.fill(0);
+            self.dirty.fill(true);
+            for answers in self.answers.iter_mut() {
+                answers.add_all(&mut self.totals);
             }
-            _ => {
-                self.totals.fill(0);
-                for answers in self.answers.iter_mut().filter(|a| a.weight != 0) {
-                    if answers.is_scaled() {
-                        for slot in 0..answers.bytes.len() {
-                            let score = answers.scaled(slot);
-                            if let Some(cell) = answers.bytes.get_mut(slot) {
-                                *cell = score;
-                            }
-                        }
-                    }
-                    for (total, score) in self.totals.iter_mut().zip(&answers.bytes) {
-                        *total += answers.weight * i64::from(*score);
-                    }
-                }
-                (0..self.blocks.len()).for_each(|block| self.rate(block));
+        } else {
+            for answers in self.answers.iter_mut() {
+                answers.add_changes(&mut self.totals, &mut self.dirty);
+            }
+        }
+        for block in 0..self.blocks.len() {
+            if self.dirty.get_mut(block).is_some_and(std::mem::take) {
+                self.rate(block);
             }
         }
     }
@@ -332,38 +224,4 @@ impl Class {
     pub fn total(&self, slot: Slot) -> i64 {
         self.totals.get(slot as usize).copied().unwrap_or(0)
     }
-}
-
-/// Finds the highest raw score again. Says whether it changed.
-fn retop(answers: &mut Answers, feasible: &[u64], rows: Option<&[Slot]>) -> bool {
-    let before = answers.top;
-    if let Some(rows) = rows {
-        for slot in rows {
-            let slot = *slot as usize;
-            let raw = answers.raw.get(slot).copied().unwrap_or(0);
-            if !bit(feasible, slot) || raw < answers.top {
-                continue;
-            }
-            answers.at_top = if raw > answers.top { 1 } else { answers.at_top + 1 };
-            answers.top = raw;
-        }
-        if answers.at_top > 0 {
-            return answers.top != before;
-        }
-    }
-    (answers.top, answers.at_top) = (0, 0);
-    for (block, word) in feasible.iter().enumerate() {
-        let mut word = *word;
-        while word != 0 {
-            let slot = block * 64 + word.trailing_zeros() as usize;
-            word &= word - 1;
-            let raw = answers.raw.get(slot).copied().unwrap_or(0);
-            if raw > answers.top {
-                (answers.top, answers.at_top) = (raw, 1);
-            } else if raw == answers.top {
-                answers.at_top += 1;
-            }
-        }
-    }
-    answers.top != before
 }

@@ -2,10 +2,12 @@
 //! `kubescheduler.config.k8s.io/v1`.
 //!
 //! The default set of plugins is added to every profile, as upstream does; a profile enables,
-//! re-weighs or disables. Fields that only make sense for Kubernetes' own process are accepted and
-//! say nothing here: `parallelism`, `percentageOfNodesToScore` (every node is always scored),
-//! `leaderElection`, `clientConnection`, `enableProfiling`, `enableContentionProfiling`.
-//! Extenders are refused.
+//! re-weighs or disables, per extension point or at `multiPoint`. Fields that only make sense for
+//! Kubernetes' own process are accepted and say nothing here: `parallelism`,
+//! `percentageOfNodesToScore` (every node is always scored), `leaderElection`, `clientConnection`,
+//! `enableProfiling`, `enableContentionProfiling`. Extenders are refused.
+
+mod points;
 
 use crate::framework::Hooks;
 use crate::queue::Backoff;
@@ -18,15 +20,27 @@ use std::time::Duration;
 mod tests;
 
 /// The default plugins in Kubernetes' order, with their weights.
-pub const DEFAULT_PLUGINS: [(&str, i64); 8] = [
+pub const DEFAULT_PLUGINS: [(&str, i64); 20] = [
+    ("SchedulingGates", 0),
+    ("PrioritySort", 0),
     ("NodeUnschedulable", 0),
     ("NodeName", 0),
     ("TaintToleration", 3),
     ("NodeAffinity", 2),
     ("NodePorts", 0),
     ("NodeResourcesFit", 1),
+    ("VolumeRestrictions", 0),
+    ("NodeVolumeLimits", 0),
+    ("VolumeBinding", 0),
+    ("VolumeZone", 0),
+    ("PodTopologySpread", 2),
+    ("InterPodAffinity", 2),
+    ("DynamicResources", 2),
+    ("DefaultPreemption", 0),
     ("NodeResourcesBalancedAllocation", 1),
     ("ImageLocality", 1),
+    ("DefaultBinder", 0),
+    ("NodeDeclaredFeatures", 0),
 ];
 
 /// The configuration that is used without a file.
@@ -66,8 +80,10 @@ pub struct PluginSpec {
 pub struct ProfileSpec {
     /// `spec.schedulerName` of its pods.
     pub scheduler_name: String,
-    /// In the order in which they are asked.
+    /// In the order in which they filter.
     pub plugins: Vec<PluginSpec>,
+    /// The order at other extension points, where it is another one.
+    pub orders: Vec<(Hooks, Vec<String>)>,
 }
 
 /// A whole configuration.
@@ -115,15 +131,21 @@ struct FileProfile {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct FilePlugins {
     multi_point: FileSet,
-    filter: FileSet,
-    score: FileSet,
+    pre_enqueue: FileSet,
+    queue_sort: FileSet,
     pre_filter: FileSet,
+    filter: FileSet,
+    post_filter: FileSet,
     pre_score: FileSet,
-    #[serde(flatten)]
-    others: BTreeMap<String, FileSet>,
+    score: FileSet,
+    reserve: FileSet,
+    permit: FileSet,
+    pre_bind: FileSet,
+    bind: FileSet,
+    post_bind: FileSet,
 }
 
 #[derive(Deserialize, Default)]
@@ -138,8 +160,8 @@ impl FileSet {
         self.disabled.iter().any(|p| p.name == "*" || p.name == name)
     }
 
-    fn enabled(&self, name: &str) -> Option<&FilePlugin> {
-        self.enabled.iter().find(|p| p.name == name)
+    fn enables(&self, name: &str) -> bool {
+        self.enabled.iter().any(|p| p.name == name)
     }
 }
 
@@ -224,47 +246,7 @@ fn check_percentage(path: &str, value: Option<i32>) -> Result<(), ConfigError> {
 
 fn resolve(profile: &FileProfile, path: &str, known: &[String]) -> Result<ProfileSpec, ConfigError> {
     check_percentage(&format!("{path}.percentageOfNodesToScore"), profile.percentage_of_nodes_to_score)?;
-    let sets = &profile.plugins;
-    if let Some(other) = sets.others.iter().find(|(_, set)| !set.enabled.is_empty()).map(|(name, _)| name) {
-        return Err(invalid(format!("{path}.plugins.{other}"), "this extension point is not supported"));
-    }
-    let points = [("multiPoint", &sets.multi_point), ("filter", &sets.filter), ("score", &sets.score)];
-    let more = [("preFilter", &sets.pre_filter), ("preScore", &sets.pre_score)];
-    for (point, set) in points.into_iter().chain(more) {
-        for (i, plugin) in set.enabled.iter().enumerate() {
-            let at = format!("{path}.plugins.{point}.enabled[{i}]");
-            if !known.contains(&plugin.name) {
-                return Err(invalid(at, format!("plugin {:?} does not exist", plugin.name)));
-            }
-            if !(0..=1_000_000).contains(&plugin.weight) {
-                return Err(invalid(at, "weight must be between 0 and 1000000"));
-            }
-        }
-    }
-    // Enabled by default and not disabled, then what multiPoint adds, then what single points add.
-    let defaults = DEFAULT_PLUGINS.iter().filter(|(name, _)| known.iter().any(|k| k == name));
-    let mut order: Vec<(String, i64)> = Vec::new();
-    let mut add = |name: &str, weight: i64| match order.iter_mut().find(|(n, _)| n == name) {
-        Some((_, w)) if weight > 0 => *w = weight,
-        Some(_) => {}
-        None => order.push((name.to_owned(), weight)),
-    };
-    for (name, weight) in defaults.filter(|(name, _)| !sets.multi_point.disables(name)) {
-        add(name, *weight);
-    }
-    let multi: BTreeSet<String> = sets.multi_point.enabled.iter().map(|p| p.name.clone()).collect();
-    for plugin in &sets.multi_point.enabled {
-        add(&plugin.name, plugin.weight);
-    }
-    let everywhere: BTreeSet<String> = DEFAULT_PLUGINS
-        .iter()
-        .map(|(name, _)| (*name).to_owned())
-        .filter(|name| !sets.multi_point.disables(name))
-        .chain(multi)
-        .collect();
-    for plugin in sets.filter.enabled.iter().chain(&sets.score.enabled) {
-        add(&plugin.name, 0);
-    }
+    let points = points::resolve(&profile.plugins, path, known)?;
     let mut args: BTreeMap<&str, &Map<String, Value>> = BTreeMap::new();
     for (i, config) in profile.plugin_config.iter().enumerate() {
         if args.insert(&config.name, &config.args).is_some() {
@@ -274,31 +256,16 @@ fn resolve(profile: &FileProfile, path: &str, known: &[String]) -> Result<Profil
             ));
         }
     }
-    let plugins = order
-        .into_iter()
-        .map(|(name, weight)| {
-            let wide = everywhere.contains(&name);
-            let on = |set: &FileSet| set.enabled(&name).is_some() || (wide && !set.disables(&name));
-            let scored = sets.score.enabled(&name).map_or(0, |p| p.weight);
-            let weight = if scored > 0 { scored } else { weight };
-            let mut given = args.get(name.as_str()).map_or_else(Map::new, |a| (*a).clone());
-            given.remove("apiVersion");
-            given.remove("kind");
-            let (filter, score) = (on(&sets.filter), on(&sets.score));
-            let mut hooks = if wide { Hooks(u32::MAX & !3) } else { Hooks::default() };
-            if filter {
-                hooks = hooks.or(Hooks::FILTER).or(Hooks::OVERLAY);
-            }
-            if score {
-                hooks = hooks.or(Hooks::SCORE);
-            }
-            PluginSpec { hooks, weight: weight.max(1), args: Value::Object(given), name }
-        })
-        .filter(|spec| spec.hooks != Hooks::default())
-        .collect();
+    let plugins = points.plugins.into_iter().map(|(name, hooks, weight)| {
+        let mut given = args.get(name.as_str()).map_or_else(Map::new, |a| (*a).clone());
+        given.remove("apiVersion");
+        given.remove("kind");
+        PluginSpec { hooks, weight, args: Value::Object(given), name }
+    });
+    let plugins = plugins.collect();
     let scheduler_name = profile.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".to_owned());
     if scheduler_name.is_empty() {
         return Err(invalid(format!("{path}.schedulerName"), "Required value"));
     }
-    Ok(ProfileSpec { scheduler_name, plugins })
+    Ok(ProfileSpec { scheduler_name, plugins, orders: points.orders })
 }

@@ -93,6 +93,9 @@ impl PodFacts {
         let mut computed = computed(&facts.requests, &facts.ports);
         if let Value::Object(computed) = &mut computed {
             add_claims(computed, &value);
+            computed.insert("priority".to_owned(), facts.priority.into());
+            let terminating = value.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null());
+            computed.insert("terminating".to_owned(), terminating.into());
         }
         if let Value::Object(map) = &mut value {
             map.insert("computed".to_owned(), computed);

@@ -7,6 +7,7 @@
 
 mod ask;
 mod explain;
+mod gates;
 mod hooks;
 mod loaded;
 mod overlay;
@@ -16,6 +17,7 @@ use crate::framework::{EventSet, Hooks, Reason, SchedulerPlugin};
 use crate::objects::WatchKey;
 use crate::projection::Projection;
 use crate::table::NodeTable;
+pub(crate) use gates::NoAnswer;
 use loaded::Loaded;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -61,6 +63,8 @@ pub struct Failed {
 pub struct Profile {
     name: String,
     plugins: Vec<Loaded>,
+    /// The order at hooks where it is another one.
+    orders: Vec<(Hooks, Vec<usize>)>,
     /// All fields that any plugin reads.
     projection: Projection,
     by_key: HashMap<Arc<str>, u32>,
@@ -78,6 +82,8 @@ pub struct ClassDef {
     pub(crate) key: Arc<str>,
     /// The projection.
     pub(crate) pod: Arc<Value>,
+    /// What plugins said of such pods, outside of their class.
+    pub(crate) known: gates::Known,
 }
 
 impl Profile {
@@ -90,6 +96,7 @@ impl Profile {
             name,
             projection: Projection::new(fields),
             plugins,
+            orders: Vec::new(),
             by_key: HashMap::new(),
             classes: HashMap::new(),
             definitions: HashMap::new(),
@@ -165,7 +172,7 @@ impl Profile {
             self.definitions.retain(|_, def| def.strong_count() > 0);
         }
         let key: Arc<str> = key.into();
-        let def = Arc::new(ClassDef { key: key.clone(), pod: Arc::new(pod) });
+        let def = Arc::new(ClassDef { key: key.clone(), pod: Arc::new(pod), known: gates::Known::default() });
         self.definitions.insert(key, Arc::downgrade(&def));
         def
     }

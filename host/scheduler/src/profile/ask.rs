@@ -4,7 +4,7 @@ use super::loaded::Loaded;
 use super::{Failed, Profile, refusal};
 use crate::class::{Answers, Class, bit, put_bit};
 use crate::columns::ColumnSet;
-use crate::framework::{Normalize, PluginError, Prepared, Rows};
+use crate::framework::{Normalize, PluginError, Prepared, Rows, SchedulerPlugin};
 use crate::table::{NodeTable, Slot};
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ impl Profile {
         if result.is_err() {
             // What was replaced and what was not is anybody's guess.
             class.answers.iter_mut().for_each(Answers::clear);
-            class.cursor = crate::table::Cursor::default();
+            class.void();
         }
         result
     }
@@ -40,7 +40,7 @@ fn bring_up(
     now: Instant,
 ) -> Result<(), Failed> {
     let slots = table.slots() as usize;
-    let mut everything = class.cursor.is_unset() || class.totals.len() > slots;
+    let everything = class.cursor.is_unset() || class.totals.len() > slots;
     let mut columns = ColumnSet::PRESENCE;
     let mut fresh = vec![false; plugins.len()];
     let mut replaced = false;
@@ -63,33 +63,30 @@ fn bring_up(
         answers.round = loaded.round;
         answers.objects_round = loaded.objects_round;
         if let Err(error) = introduced {
-            let had_answers = answers.generation != 0;
+            replaced |= answers.generation != 0;
             give_up(loaded, answers, &error, now)?;
-            everything |= had_answers;
             *fresh = false;
         }
     }
     if class.rejection().is_some() {
         // No node fits whatever it is like, so nobody is asked about nodes.
-        class.settle(&[], 0, None, false);
-        class.feasible.clear();
-        class.cursor = crate::table::Cursor::default();
+        class.void();
         return Ok(());
     }
-    everything |= replaced;
     let changed = if everything { None } else { table.changed_since(class.cursor, columns) };
     let everything = changed.is_none();
     let changed = changed.unwrap_or_default();
-    if !everything && changed.is_empty() && !fresh.contains(&true) {
+    if !everything && changed.is_empty() && !replaced && !fresh.contains(&true) {
         class.cursor = table.head();
         return Ok(());
     }
     let touched: Vec<Slot> = changed.iter().map(|(slot, _)| *slot).collect();
-    let mut all = everything;
-    if !everything {
+    if everything || replaced {
+        class.start_over();
+    } else {
         class.unsettle(&touched);
     }
-    let mut custom = false;
+    let mut gone = false;
     for ((loaded, answers), fresh) in plugins.iter_mut().zip(&mut class.answers).zip(&fresh) {
         if answers.generation == 0 || !(answers.filters || answers.weight != 0) {
             continue;
@@ -107,44 +104,58 @@ fn bring_up(
                 _ => Ask::Rows(rows),
             }
         };
-        all |= matches!(ask, Ask::All);
         let answered = match &ask {
             Ask::Nothing => Ok(()),
             Ask::All => question(loaded, answers, class.id, Rows::All, slots),
             Ask::Rows(rows) => question(loaded, answers, class.id, Rows::Some(rows), slots),
         };
-        match answered {
-            Ok(()) => custom |= answers.weight != 0 && loaded.normalize() == Normalize::Custom,
-            Err(error) => {
-                give_up(loaded, answers, &error, now)?;
-                all = true;
-            }
+        if let Err(error) = answered {
+            give_up(loaded, answers, &error, now)?;
+            gone = true;
         }
         if !matches!(ask, Ask::Nothing) && answers.generation != 0 {
             loaded.failures = 0;
         }
     }
-    let rows = if all { None } else { Some(touched.as_slice()) };
-    class.settle(table.live(), slots, rows, false);
-    if custom {
-        for (loaded, answers) in plugins.iter_mut().zip(&mut class.answers) {
-            if answers.weight == 0 || loaded.normalize() != Normalize::Custom {
-                continue;
-            }
-            let normalized = loaded
-                .enabled
-                .plugin
-                .normalize(class.id, &class.feasible, &answers.raw)
-                .and_then(|bytes| check_bytes(bytes, slots));
-            match normalized {
-                Ok(bytes) => answers.bytes = bytes,
-                Err(error) => give_up(loaded, answers, &error, now)?,
-            }
+    loop {
+        if gone {
+            class.start_over();
         }
-        class.settle(table.live(), slots, None, true);
+        let changed = class.settle_feasible(table.live(), slots, &touched);
+        gone = normalize(plugins, class, &changed, slots, now)?;
+        if !gone {
+            break;
+        }
     }
+    class.settle_scores(&touched);
     class.cursor = table.head();
     Ok(())
+}
+
+/// Lets plugins normalise what changed. Says whether one of them failed and is out.
+fn normalize(
+    plugins: &mut [Loaded],
+    class: &mut Class,
+    changed: &[bool],
+    slots: usize,
+    now: Instant,
+) -> Result<bool, Failed> {
+    let mut gone = false;
+    for ((loaded, answers), changed) in plugins.iter_mut().zip(&mut class.answers).zip(changed) {
+        if !changed || answers.weight == 0 || answers.normalize != Normalize::Custom {
+            continue;
+        }
+        let plugin = &mut loaded.enabled.plugin;
+        let normalized = plugin.normalize(class.id, &class.feasible, &answers.raw);
+        match normalized.and_then(|bytes| check_bytes(plugin.as_mut(), bytes, slots)) {
+            Ok(bytes) => answers.put_bytes(Rows::All, bytes),
+            Err(error) => {
+                give_up(loaded, answers, &error, now)?;
+                gone = true;
+            }
+        }
+    }
+    Ok(gone)
 }
 
 /// Tells a plugin of the class.
@@ -162,6 +173,7 @@ fn introduce(
         other => other?,
     };
     answers.clear();
+    answers.begin();
     answers.generation = loaded.generation;
     answers.filters = loaded.filters() && !prepared.skip_filter;
     answers.weight = if loaded.scores() && !prepared.skip_score { loaded.enabled.weight } else { 0 };
@@ -202,8 +214,7 @@ fn question(
     if answers.filters {
         let mask = plugin.filter(id, rows)?;
         if mask.len() != asked.div_ceil(64) {
-            let message = format!("a mask of {} words for {asked} nodes", mask.len());
-            return Err(PluginError::Nonsense { message });
+            return Err(plugin.nonsense(format!("a mask of {} words for {asked} nodes", mask.len())));
         }
         match rows {
             Rows::All => answers.mask = mask,
@@ -218,41 +229,31 @@ fn question(
         return Ok(());
     }
     if answers.normalize == Normalize::None {
-        let bytes = check_bytes(plugin.score(id, rows)?, asked)?;
-        replace(&mut answers.bytes, rows, bytes);
+        let bytes = plugin.score(id, rows)?;
+        answers.put_bytes(rows, check_bytes(plugin.as_mut(), bytes, asked)?);
     } else {
         let raw = plugin.score_raw(id, rows)?;
         if raw.len() != asked {
-            let message = format!("{} scores for {asked} nodes", raw.len());
-            return Err(PluginError::Nonsense { message });
+            return Err(plugin.nonsense(format!("{} scores for {asked} nodes", raw.len())));
         }
         if answers.normalize != Normalize::Custom && raw.iter().any(|r| *r < 0) {
-            return Err(PluginError::Nonsense { message: "a raw score below 0".to_owned() });
+            return Err(plugin.nonsense("a raw score below 0".to_owned()));
         }
-        replace(&mut answers.raw, rows, raw);
+        answers.put_raw(rows, raw);
     }
     Ok(())
 }
 
-fn replace<T: Copy>(cells: &mut Vec<T>, rows: Rows<'_>, values: Vec<T>) {
-    match rows {
-        Rows::All => *cells = values,
-        Rows::Some(rows) => {
-            for (slot, value) in rows.iter().zip(values) {
-                if let Some(cell) = cells.get_mut(*slot as usize) {
-                    *cell = value;
-                }
-            }
-        }
-    }
-}
-
-fn check_bytes(bytes: Vec<u8>, asked: usize) -> Result<Vec<u8>, PluginError> {
+fn check_bytes(
+    plugin: &mut dyn SchedulerPlugin,
+    bytes: Vec<u8>,
+    asked: usize,
+) -> Result<Vec<u8>, PluginError> {
     if bytes.len() != asked {
-        return Err(PluginError::Nonsense { message: format!("{} scores for {asked} nodes", bytes.len()) });
+        return Err(plugin.nonsense(format!("{} scores for {asked} nodes", bytes.len())));
     }
     if let Some(score) = bytes.iter().find(|b| **b > 100) {
-        return Err(PluginError::Nonsense { message: format!("a score of {score}, above 100") });
+        return Err(plugin.nonsense(format!("a score of {score}, above 100")));
     }
     Ok(bytes)
 }

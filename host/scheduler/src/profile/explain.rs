@@ -1,8 +1,8 @@
 //! Why a class fits nowhere, in numbers of nodes per reason.
 
-use super::{Failed, Profile};
+use super::{Failed, Loaded, Profile};
 use crate::class::{Unfit, bit, put_bit};
-use crate::framework::{EventSet, Explanation, PluginError};
+use crate::framework::{EventSet, Explanation, PluginError, Reason};
 use crate::table::{NodeTable, Slot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,12 +53,7 @@ impl Profile {
                 continue;
             }
             unfit.events = unfit.events.or(loaded.descriptor.events);
-            let explained = loaded.enabled.plugin.explain(id, &rows).and_then(|e| check(e, rows.len()));
-            let explained = explained.map_err(|error| {
-                loaded.fail(&error, now);
-                let plugin = loaded.descriptor.name.clone();
-                Failed { message: format!("running {plugin:?} filter plugin: {error}"), plugin }
-            })?;
+            let explained = loaded.explain(id, &rows, now)?;
             tally(&explained, &rows, &loaded.descriptor.name, &mut counts, &mut unfit);
         }
         // Nodes that fit are no business of evictions.
@@ -79,6 +74,25 @@ impl Profile {
     pub fn resolvable(&mut self, id: u32, table: &NodeTable, now: Instant) -> Result<Vec<u64>, Failed> {
         Ok(self.explain(id, table, now)?.resolvable.clone())
     }
+}
+
+impl Loaded {
+    /// What the plugin says of rows that it rejected.
+    pub(super) fn explain(&mut self, class: u32, rows: &[Slot], now: Instant) -> Result<Explanation, Failed> {
+        let explained = self.enabled.plugin.explain(class, rows).and_then(|e| check(e, rows.len()));
+        explained.map_err(|error| {
+            self.fail(&error, now);
+            let plugin = self.descriptor.name.clone();
+            Failed { message: format!("running {plugin:?} filter plugin: {error}"), plugin }
+        })
+    }
+}
+
+/// The reasons of the row at a position.
+pub(super) fn reasons(explanation: &Explanation, row: usize) -> impl Iterator<Item = &Reason> {
+    let range = explanation.offsets.get(row).zip(explanation.offsets.get(row + 1));
+    let refs = range.and_then(|(from, to)| explanation.refs.get(*from as usize..*to as usize)).unwrap_or(&[]);
+    refs.iter().filter_map(|r| explanation.reasons.get(*r as usize))
 }
 
 fn check(explanation: Explanation, rows: usize) -> Result<Explanation, PluginError> {

@@ -10,7 +10,20 @@ use std::time::Instant;
 impl Profile {
     /// Positions of the plugins that have one of the hooks enabled, in the order in which they are asked.
     pub fn with_hook(&self, hook: Hooks) -> impl Iterator<Item = usize> {
-        self.plugins.iter().enumerate().filter(move |(_, p)| p.hooks.intersects(hook)).map(|(at, _)| at)
+        let has = move |at: &usize| self.plugins.get(*at).is_some_and(|p| p.hooks.intersects(hook));
+        let order = self.orders.iter().find(|(of, _)| of.intersects(hook)).map(|(_, order)| order.as_slice());
+        let rest = (0..self.plugins.len()).filter(move |at| !order.is_some_and(|o| o.contains(at)));
+        order.unwrap_or(&[]).iter().copied().chain(rest).filter(has)
+    }
+
+    /// Says at which hooks the plugins are asked in another order, by their names; those that are not named come last.
+    #[must_use]
+    pub fn with_orders(mut self, orders: &[(Hooks, Vec<String>)]) -> Self {
+        let position = |name: &String| self.plugins.iter().position(|p| p.descriptor.name == *name);
+        let order =
+            |(hook, names): &(Hooks, Vec<String>)| (*hook, names.iter().filter_map(position).collect());
+        self.orders = orders.iter().map(order).collect();
+        self
     }
 
     /// What the plugin at a position declared.
