@@ -9,6 +9,7 @@ pub mod api;
 pub mod informer;
 pub mod lease;
 pub mod workqueue;
+pub mod write;
 
 pub use api::{
     ApiClient, ApiError, DeleteOptions, ListOptions, ObjectList, PatchType, Propagation, ResourceRef,

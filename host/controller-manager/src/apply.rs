@@ -6,13 +6,8 @@ use crate::declaration::Grant;
 use crate::events::{EventSink, Record};
 use crate::paths;
 use crate::plan::{Event, Failure, Op, Reference, Write};
-use bytes::Bytes;
 use orlop_apimachinery::{Gvr, Object, Status};
-use orlop_client::{
-    ApiClient, ApiError, DeleteOptions, Fence, Leader, ListOptions, PatchType, Propagation, ResourceRef,
-    WriteOptions,
-};
-use serde_json::{Value, json};
+use orlop_client::{ApiClient, ApiError, DeleteOptions, Fence, Leader, ListOptions, ResourceRef};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -111,7 +106,7 @@ impl Applier {
             for (write, result) in batch.iter().zip(done) {
                 match result {
                     Ok(more) => written.extend(more),
-                    Err(error) if ignored(write, &error) => {}
+                    Err(error) if write.ignores(&error) => {}
                     Err(error) => {
                         failed.get_or_insert((write.op, write.resource.clone(), error));
                     }
@@ -135,7 +130,7 @@ impl Applier {
                 let name = written.first().map_or(write.name.as_str(), |w| w.name.as_str());
                 self.record(about, write.event.as_ref(), name, "");
             }
-            Err(error) if !ignored(write, error) => {
+            Err(error) if !write.ignores(error) => {
                 self.record(about, write.failure_event.as_ref(), &write.name, &error.to_string());
             }
             Err(_) => {}
@@ -150,29 +145,11 @@ impl Applier {
         if !self.leader.holds(self.fence) {
             return Err(Status::conflict(&gvr, &write.name, "this process is not the leader any more").into());
         }
-        let name = match write.op {
-            Op::Create if write.subresource.is_empty() => {
-                write.body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
-            }
-            _ => write.name.as_str(),
-        };
-        let at = ResourceRef::new(&gvr, &write.namespace, name).subresource(&write.subresource);
-        let options = WriteOptions { field_manager: self.manager.clone(), ..WriteOptions::default() };
-        let body = || Bytes::from(write.body.to_string());
-        let object = match write.op {
-            Op::Create => self.client.create(at, body(), &options).await?,
-            Op::Update => self.client.update(at, body(), &options).await?,
-            Op::Patch if write.json_patch => self.client.patch(at, PatchType::Json, body(), &options).await?,
-            Op::Patch => {
-                let patch = Bytes::from(conditional(write).to_string());
-                self.client.patch(at, PatchType::Merge, patch, &options).await?
-            }
-            Op::Delete => {
-                self.client.delete(at, &deletion(write)).await?;
-                return Ok(vec![deleted(&gvr, &write.namespace, &write.name, &write.uid)]);
-            }
-            Op::DeleteCollection => return self.delete_collection(&gvr, write).await,
-            Op::Event => return Ok(Vec::new()),
+        if write.op == Op::DeleteCollection {
+            return self.delete_collection(&gvr, write).await;
+        }
+        let Some(object) = write.perform(self.client.as_ref(), &self.manager).await? else {
+            return Ok(vec![deleted(&gvr, &write.namespace, &write.name, &write.uid)]);
         };
         let revision = Some(object.meta().resource_version).filter(|_| write.subresource != "binding");
         Ok(vec![Written {
@@ -204,7 +181,7 @@ impl Applier {
         for batch in going.chunks(PARALLEL) {
             let calls = batch.iter().map(|object| async move {
                 let at = ResourceRef::new(gvr, object.namespace(), object.name());
-                let options = DeleteOptions { uid: object.uid().to_owned(), ..deletion(write) };
+                let options = DeleteOptions { uid: object.uid().to_owned(), ..write.deletion() };
                 match self.client.delete(at, &options).await {
                     Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
                     _ => Ok(deleted(gvr, object.namespace(), object.name(), object.uid())),
@@ -267,47 +244,12 @@ fn expand(write: Write) -> Vec<Arc<Write>> {
     vec![write; count]
 }
 
-/// Reasons and causes by which a plugin names what it does not mind.
-fn ignored(write: &Write, error: &ApiError) -> bool {
-    let ApiError::Status(status) = error else { return false };
-    let causes = status.details.iter().flat_map(|d| &d.causes).map(|c| c.reason.as_str());
-    causes.chain([status.reason.as_str()]).any(|reason| write.ignore.iter().any(|i| i == reason))
-}
-
 fn failure(op: Op, resource: &str, error: &ApiError) -> Failure {
     let reason = match error {
         ApiError::Status(status) => status.reason.clone(),
         ApiError::Transport { .. } => String::new(),
     };
     Failure { op: op.verb(), resource: resource.to_owned(), reason, message: error.to_string() }
-}
-
-/// A merge patch with the preconditions that the server checks.
-fn conditional(write: &Write) -> Value {
-    let mut patch = write.body.clone();
-    for (field, value) in [("uid", &write.uid), ("resourceVersion", &write.resource_version)] {
-        if !value.is_empty() && patch.is_object() {
-            if !patch["metadata"].is_object() {
-                patch["metadata"] = json!({});
-            }
-            patch["metadata"][field] = json!(value);
-        }
-    }
-    patch
-}
-
-fn deletion(write: &Write) -> DeleteOptions {
-    DeleteOptions {
-        grace_period_seconds: write.grace_period_seconds,
-        uid: write.uid.clone(),
-        resource_version: write.resource_version.parse().ok(),
-        propagation: match write.propagation.as_str() {
-            "Background" => Some(Propagation::Background),
-            "Foreground" => Some(Propagation::Foreground),
-            "Orphan" => Some(Propagation::Orphan),
-            _ => None,
-        },
-    }
 }
 
 fn deleted(gvr: &Gvr, namespace: &str, name: &str, uid: &str) -> Written {

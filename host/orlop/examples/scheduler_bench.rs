@@ -172,7 +172,7 @@ fn throughput(factory: &dyn PluginFactory, nodes: u32, pods: u32) -> f64 {
     let now = Instant::now();
     for i in 0..nodes {
         let name = format!("fake-{i:05}");
-        engine.node(&name, Some(&object(&node(i, &name))), now);
+        engine.node(&name, Some(&object(&node(i, &name))));
     }
     let with_name = |i: u32, node: Option<&str>| {
         let mut value = pod(0);

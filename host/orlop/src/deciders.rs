@@ -126,6 +126,7 @@ impl Deciders {
         });
 
         let scheduling = Scheduling {
+            clients: clients_of(&api),
             client: api.loopback(UserInfo::new("system:kube-scheduler", ["system:masters"])),
             runtime,
             manager,
@@ -137,9 +138,14 @@ impl Deciders {
     }
 }
 
-fn controllers(api: &Arc<ApiServer>, identity: &str) -> ControllerManager {
+/// A client for each user.
+fn clients_of(api: &Arc<ApiServer>) -> Arc<impl Fn(&str) -> Arc<dyn ApiClient> + Send + Sync + use<>> {
     let api = api.clone();
-    let clients = Arc::new(move |user: &str| -> Arc<dyn ApiClient> { api.loopback(identity_of(user)) });
+    Arc::new(move |user: &str| -> Arc<dyn ApiClient> { api.loopback(identity_of(user)) })
+}
+
+fn controllers(api: &Arc<ApiServer>, identity: &str) -> ControllerManager {
+    let clients = clients_of(api);
     let resources = Arc::new(|| {
         let served = served().filter(|r| r.storage().is_some() && r.verbs.contains(&"list"));
         let described = served.map(|r| ApiResource {
@@ -168,6 +174,7 @@ fn identity_of(user: &str) -> UserInfo {
 /// The scheduler and its leadership.
 struct Scheduling {
     client: Arc<dyn ApiClient>,
+    clients: Arc<dyn Fn(&str) -> Arc<dyn ApiClient> + Send + Sync>,
     runtime: Arc<Runtime>,
     manager: Arc<PluginManager>,
     config_file: Option<PathBuf>,
@@ -185,6 +192,7 @@ impl Scheduling {
         let sets = self.manager.sets();
         let options = SchedulerOptions {
             client: self.client.clone(),
+            clients: self.clients.clone(),
             plugins: Arc::new(ActiveSchedulerPlugins::new(self.runtime.clone(), sets.clone())),
             config_file: self.config_file.clone(),
             seed: rand::random(),

@@ -26,7 +26,7 @@ pub struct PodRef {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Bind the pod, then report by [`Engine::bound`].
+    /// Bind the pod, then report by [`Engine::bound`](crate::Engine::bound).
     Bind {
         /// The pod.
         pod: PodRef,
@@ -41,6 +41,37 @@ pub enum Action {
         reason: &'static str,
         /// For the user.
         message: Arc<str>,
+        /// Set `status.nominatedNodeName` to this, where it is something.
+        nominated: Option<Arc<str>>,
+    },
+    /// Empty `status.nominatedNodeName`.
+    Withdraw {
+        /// The pod.
+        pod: PodRef,
+    },
+    /// Set the condition DisruptionTarget, delete the pod and say so by an event; then report by
+    /// [`Engine::eviction_failed`](crate::Engine::eviction_failed) where that failed.
+    Evict {
+        /// The pod; its scheduler is that of the pod that needs the room.
+        pod: PodRef,
+        /// The pod that needs the room.
+        by: Uid,
+        /// Of the event.
+        message: Arc<str>,
+    },
+    /// Do the writes of a plugin, in order and as its user, then report by
+    /// [`Engine::written`](crate::Engine::written).
+    Write {
+        /// The pod that they are for.
+        pod: PodRef,
+        /// The plugin.
+        plugin: Arc<str>,
+        /// The plugin's user; empty for the scheduler's own.
+        user: Arc<str>,
+        /// In JSON, as in the plan of a controller plugin.
+        writes: Vec<Vec<u8>>,
+        /// To be named in the report.
+        ticket: u64,
     },
     /// Emit an event about the pod.
     Event {
@@ -48,9 +79,9 @@ pub enum Action {
         pod: PodRef,
         /// Normal, else Warning.
         normal: bool,
-        /// `Scheduled` or `FailedScheduling`.
+        /// `Scheduled`, `FailedScheduling` or `Preempted`.
         reason: &'static str,
-        /// `Binding` or `Scheduling`.
+        /// `Binding`, `Scheduling` or `Preempting`.
         action: &'static str,
         /// For the user.
         message: Arc<str>,

@@ -1,15 +1,17 @@
-//! Carries out what the engine decided: bindings, conditions, events.
+//! Carries out what the engine decided: bindings, writes of plugins, evictions, conditions, events.
 
 use crate::engine::{Action, BindResult, PodRef};
 use crate::events::{Occurrence, Recorder};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Report};
+use crate::informers::Clients;
 use bytes::Bytes;
 use jiff::Timestamp;
 use orlop_apimachinery::{Gvr, Reason};
-use orlop_client::{ApiClient, ApiError, PatchType, ResourceRef, WriteOptions};
+use orlop_client::write::Write;
+use orlop_client::{ApiClient, ApiError, DeleteOptions, PatchType, ResourceRef, WriteOptions};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,70 +28,153 @@ const CONCURRENT_PATCHES: usize = 16;
 /// Who carries out actions.
 pub(crate) struct Hands {
     pub(crate) client: Arc<dyn ApiClient>,
+    pub(crate) clients: Clients,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) recorder: Recorder,
     pub(crate) tracker: TaskTracker,
 }
 
 impl Hands {
-    /// Carries out actions until `cancel`, or until the sender is gone. A binding that has begun is
-    /// brought to its end on the tracker.
-    pub(crate) async fn run(self, mut actions: mpsc::Receiver<Action>, cancel: CancellationToken) {
+    /// Carries out actions until `cancel`, or until the sender is gone. What has begun is brought to its end on
+    /// the tracker.
+    pub(crate) async fn run(self, mut actions: mpsc::Receiver<Vec<Action>>, cancel: CancellationToken) {
         let bindings = Arc::new(Semaphore::new(CONCURRENT_BINDINGS));
         let patches = Arc::new(Semaphore::new(CONCURRENT_PATCHES));
         loop {
-            let action = tokio::select! {
+            let some = tokio::select! {
                 () = cancel.cancelled() => return,
-                action = actions.recv() => action,
+                some = actions.recv() => some,
             };
-            let Some(action) = action else { return };
-            match action {
-                Action::Bind { pod, node } => {
-                    let Ok(permit) = bindings.clone().acquire_owned().await else { return };
-                    let (client, inbox) = (self.client.clone(), self.inbox.clone());
-                    self.tracker.spawn(async move {
-                        let result = bind(client.as_ref(), &pod, &node).await;
-                        if let BindResult::Failed(error) = &result {
-                            let (namespace, name) = (&*pod.namespace, &*pod.name);
-                            tracing::warn!(namespace, name, node = %node, %error, "binding failed");
-                        }
-                        inbox.bound(pod.uid, node, result);
-                        drop(permit);
-                    });
+            let Some(some) = some else { return };
+            for action in some {
+                if let Action::Event { pod, normal, reason, action, message } = action {
+                    let at = Timestamp::now();
+                    self.recorder.record(Occurrence { pod, normal, reason, action, message, at });
+                    continue;
                 }
-                Action::Condition { pod, reason, message } => {
-                    let Ok(permit) = patches.clone().acquire_owned().await else { return };
-                    let client = self.client.clone();
-                    self.tracker.spawn(async move {
-                        patch_condition(client.as_ref(), &pod, reason, &message).await;
-                        drop(permit);
-                    });
-                }
-                Action::Event { pod, normal, reason, action, message } => {
-                    self.recorder.record(Occurrence {
+                let permits = match &action {
+                    Action::Bind { .. } | Action::Write { .. } => &bindings,
+                    _ => &patches,
+                };
+                let Ok(permit) = permits.clone().acquire_owned().await else { return };
+                self.begin(action, permit);
+            }
+        }
+    }
+
+    fn begin(&self, action: Action, permit: OwnedSemaphorePermit) {
+        let (client, inbox) = (self.client.clone(), self.inbox.clone());
+        match action {
+            Action::Bind { pod, node } => {
+                self.tracker.spawn(async move {
+                    let result = bind(client.as_ref(), &pod, &node).await;
+                    if let BindResult::Failed(error) = &result {
+                        let (namespace, name) = (&*pod.namespace, &*pod.name);
+                        tracing::warn!(namespace, name, node = %node, %error, "binding failed");
+                    }
+                    drop(permit);
+                    inbox.report(Report::Bound(pod.uid, node, result));
+                });
+            }
+            Action::Write { pod, plugin, user, writes, ticket } => {
+                let client = (self.clients)(&user);
+                self.tracker.spawn(async move {
+                    let result = write_all(client.as_ref(), &plugin, &writes).await;
+                    drop(permit);
+                    inbox.report(Report::Written(pod.uid, ticket, result));
+                });
+            }
+            Action::Condition { pod, reason, message, nominated } => {
+                self.tracker.spawn(async move {
+                    let status = unscheduled(&pod, reason, &message, nominated.as_deref());
+                    patch_status(client.as_ref(), &pod, status).await;
+                    drop(permit);
+                });
+            }
+            Action::Withdraw { pod } => {
+                self.tracker.spawn(async move {
+                    patch_status(client.as_ref(), &pod, json!({ "nominatedNodeName": null })).await;
+                    drop(permit);
+                });
+            }
+            Action::Evict { pod, by, message } => {
+                let recorder = self.recorder.clone();
+                self.tracker.spawn(async move {
+                    let evicted = evict(client.as_ref(), &pod).await;
+                    drop(permit);
+                    if let Err(error) = evicted {
+                        let (namespace, name) = (&*pod.namespace, &*pod.name);
+                        tracing::warn!(namespace, name, %error, "pod could not be preempted");
+                        inbox.report(Report::NotEvicted(pod.uid, by));
+                        return;
+                    }
+                    let (reason, action) = ("Preempted", "Preempting");
+                    recorder.record(Occurrence {
                         pod,
-                        normal,
+                        normal: true,
                         reason,
                         action,
                         message,
                         at: Timestamp::now(),
                     });
-                }
+                });
             }
+            Action::Event { .. } => {}
         }
+    }
+}
+
+/// Does the writes of a plugin, in order.
+async fn write_all(client: &dyn ApiClient, plugin: &str, writes: &[Vec<u8>]) -> Result<(), String> {
+    for write in writes {
+        let write: Write = serde_json::from_slice(write)
+            .map_err(|error| format!("the plugin asks for a malformed write: {error}"))?;
+        match write.perform(client, plugin).await {
+            Ok(_) => {}
+            Err(error) if write.ignores(&error) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+/// Marks a pod as disrupted and deletes it, with the time that it wants for its end.
+async fn evict(client: &dyn ApiClient, pod: &PodRef) -> Result<(), ApiError> {
+    let mut condition = json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "PreemptionByScheduler",
+        "message": format!("{}: preempting to accommodate a higher priority pod", pod.scheduler),
+        "lastProbeTime": null,
+        "lastTransitionTime": seconds(Timestamp::now()),
+    });
+    observed(pod, &mut condition);
+    let body = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
+    let at = ResourceRef::new(&PODS, &pod.namespace, &pod.name);
+    let gone = |error: &ApiError| error.is_not_found() || error.is_conflict();
+    let (patch, options) = (PatchType::StrategicMerge, WriteOptions::default());
+    match client.patch(at.subresource("status"), patch, bytes_of(&body), &options).await {
+        // The name is free, or somebody else's by now.
+        Err(error) if gone(&error) => return Ok(()),
+        patched => _ = patched?,
+    }
+    let options = DeleteOptions { uid: pod.uid.to_string(), ..DeleteOptions::default() };
+    match client.delete(at, &options).await {
+        Err(error) if gone(&error) => Ok(()),
+        deleted => deleted,
     }
 }
 
 /// `POST pods/binding`.
 async fn bind(client: &dyn ApiClient, pod: &PodRef, node: &str) -> BindResult {
-    let body = json!({
-        "apiVersion": "v1",
-        "kind": "Binding",
-        "metadata": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid},
-        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-    });
+    // Names and uids need no escapes; this is the hot path.
+    let body = format!(
+        "{{\"apiVersion\":\"v1\",\"kind\":\"Binding\",\"metadata\":{{\"namespace\":\"{}\",\"name\":\"{}\",\"uid\":\"{}\"}},\
+         \"target\":{{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"name\":\"{node}\"}}}}",
+        pod.namespace, pod.name, pod.uid
+    );
     let at = ResourceRef::new(&PODS, &pod.namespace, &pod.name);
-    let written = client.create(at.subresource("binding"), bytes_of(&body), &WriteOptions::default()).await;
+    let written = client.create(at.subresource("binding"), Bytes::from(body), &WriteOptions::default()).await;
     match written {
         Ok(_) => BindResult::Bound,
         Err(error) if error.is_not_found() => BindResult::Gone,
@@ -117,7 +202,8 @@ async fn look(client: &dyn ApiClient, pod: &PodRef, node: &str, error: ApiError)
     }
 }
 
-async fn patch_condition(client: &dyn ApiClient, pod: &PodRef, reason: &str, message: &str) {
+/// The part of a pod's status that says why it has no node.
+fn unscheduled(pod: &PodRef, reason: &str, message: &str, nominated: Option<&str>) -> Value {
     let mut condition = json!({
         "type": "PodScheduled",
         "status": "False",
@@ -126,17 +212,29 @@ async fn patch_condition(client: &dyn ApiClient, pod: &PodRef, reason: &str, mes
         "lastProbeTime": null,
         "lastTransitionTime": seconds(Timestamp::now()),
     });
-    if let (true, Value::Object(map)) = (pod.generation > 0, &mut condition) {
+    observed(pod, &mut condition);
+    let mut status = json!({ "conditions": [condition] });
+    if let (Some(node), Value::Object(status)) = (nominated, &mut status) {
+        status.insert("nominatedNodeName".to_owned(), json!(node));
+    }
+    status
+}
+
+fn observed(pod: &PodRef, condition: &mut Value) {
+    if let (true, Value::Object(map)) = (pod.generation > 0, condition) {
         map.insert("observedGeneration".to_owned(), json!(pod.generation));
     }
-    let body = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
+}
+
+async fn patch_status(client: &dyn ApiClient, pod: &PodRef, status: Value) {
+    let body = json!({"metadata": {"uid": pod.uid}, "status": status});
     let at = ResourceRef::new(&PODS, &pod.namespace, &pod.name).subresource("status");
     let options = WriteOptions::default();
     let patched = client.patch(at, PatchType::StrategicMerge, bytes_of(&body), &options).await;
     match patched {
         Err(error) if !error.is_not_found() && !error.is_conflict() => {
             let (namespace, name) = (&*pod.namespace, &*pod.name);
-            tracing::warn!(namespace, name, %error, "pod condition could not be set");
+            tracing::warn!(namespace, name, %error, "the status of the pod could not be set");
         }
         _ => {}
     }

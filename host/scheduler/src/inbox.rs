@@ -4,17 +4,22 @@
 //! never blocks whoever puts something in.
 
 use crate::engine::BindResult;
+use crate::objects::WatchKey;
 use crate::pod::Uid;
 use crate::profile::Profile;
 use crate::queue::Backoff;
+use crate::surroundings::Surrounding;
 use orlop_apimachinery::Object;
 use parking_lot::{Condvar, Mutex};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Namespace and name.
 type Key = (Box<str>, Box<str>);
+
+/// An object that changed, and what it is now; `None` where it is gone.
+type Change = (Key, Option<Arc<Object>>);
 
 /// The latest state of changed objects, in the order in which they first changed.
 #[derive(Default)]
@@ -34,13 +39,26 @@ impl Coalesced {
     }
 }
 
+/// How an action ended.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The binding of a pod to a node.
+    Bound(Uid, Arc<str>, BindResult),
+    /// The writes of a plugin for a pod, by their ticket.
+    Written(Uid, u64, Result<(), String>),
+    /// The first could not be evicted for the second.
+    NotEvicted(Uid, Uid),
+}
+
 /// Everything that came in.
 #[derive(Default)]
 pub(crate) struct Batch {
     nodes: Coalesced,
     pods: Coalesced,
-    /// Bindings that ended.
-    pub(crate) bound: Vec<(Uid, Arc<str>, BindResult)>,
+    surroundings: BTreeMap<Surrounding, Coalesced>,
+    watched: HashMap<Arc<WatchKey>, Coalesced>,
+    /// How actions ended.
+    pub(crate) reports: Vec<Report>,
     /// The last set of profiles that was put to work.
     pub(crate) profiles: Option<(Vec<Profile>, Backoff)>,
     /// Nothing more is wanted.
@@ -51,7 +69,9 @@ impl Batch {
     fn is_empty(&self) -> bool {
         self.nodes.order.is_empty()
             && self.pods.order.is_empty()
-            && self.bound.is_empty()
+            && self.surroundings.is_empty()
+            && self.watched.is_empty()
+            && self.reports.is_empty()
             && self.profiles.is_none()
             && !self.stop
     }
@@ -59,6 +79,19 @@ impl Batch {
     /// Changed nodes; `None` where they are gone.
     pub(crate) fn nodes(&mut self) -> Vec<(Key, Option<Arc<Object>>)> {
         std::mem::take(&mut self.nodes).order
+    }
+
+    /// Changed objects that say something about pods.
+    pub(crate) fn surroundings(&mut self) -> Vec<(Surrounding, Vec<Change>)> {
+        std::mem::take(&mut self.surroundings)
+            .into_iter()
+            .map(|(kind, changed)| (kind, changed.order))
+            .collect()
+    }
+
+    /// Changed objects that plugins watch.
+    pub(crate) fn watched(&mut self) -> Vec<(Arc<WatchKey>, Vec<Change>)> {
+        std::mem::take(&mut self.watched).into_iter().map(|(watch, changed)| (watch, changed.order)).collect()
     }
 
     /// Changed pods; `None` where they are gone.
@@ -88,8 +121,18 @@ impl Inbox {
         self.put(|b| b.pods.put((namespace.into(), name.into()), state));
     }
 
-    pub(crate) fn bound(&self, uid: Uid, node: Arc<str>, result: BindResult) {
-        self.put(|b| b.bound.push((uid, node, result)));
+    pub(crate) fn surrounding(&self, kind: Surrounding, object: &Object, state: Option<Arc<Object>>) {
+        let key = (object.namespace().into(), object.name().into());
+        self.put(|b| b.surroundings.entry(kind).or_default().put(key, state));
+    }
+
+    pub(crate) fn watched(&self, watch: &Arc<WatchKey>, object: &Object, state: Option<Arc<Object>>) {
+        let key = (object.namespace().into(), object.name().into());
+        self.put(|b| b.watched.entry(watch.clone()).or_default().put(key, state));
+    }
+
+    pub(crate) fn report(&self, report: Report) {
+        self.put(|b| b.reports.push(report));
     }
 
     pub(crate) fn profiles(&self, profiles: Vec<Profile>, backoff: Backoff) {

@@ -1,15 +1,16 @@
 //! The scheduling queue: active, backing off, unschedulable, gated.
 //!
-//! A pod is in at most one of them. Active pods come by priority, then by the time at which they
-//! became active. A pod that failed waits as unschedulable until an event happens that may help it;
-//! it is then tried again, but not before its backoff (1 s doubled per attempt, 10 s at most) is
-//! over. After five minutes it is tried again whatever happened.
+//! A pod is in at most one of them. Active pods come by their sort key, then by the time at which
+//! they became active. Unschedulable and gated pods lie in groups, which whoever owns the queue
+//! names and wakes as a whole: an event costs what there are groups, not pods. A woken pod is tried
+//! again, but not before its backoff (1 s doubled per attempt, 10 s at most) is over. After five
+//! minutes an unschedulable pod is tried again whatever happened.
 //!
 //! Pure: time comes in with each call.
 
-use crate::framework::EventSet;
 use crate::pod::Uid;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[cfg(test)]
@@ -45,24 +46,33 @@ impl Backoff {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a pod stands among active ones: the lower key first, number by number.
+pub type SortKey = Arc<[i64]>;
+
+/// Pods that are woken together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Group(pub u64);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ActiveKey {
-    /// Negated, so that the highest priority comes first.
-    priority: i64,
+    sort: SortKey,
     since: Instant,
     sequence: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Active(ActiveKey),
     Backoff(Instant, u64),
     Unschedulable {
-        events: EventSet,
+        group: Group,
         since: Instant,
         sequence: u64,
     },
-    Gated,
+    Gated {
+        group: Group,
+        sequence: u64,
+    },
     /// Handed out, its fate not yet known.
     InFlight,
 }
@@ -70,7 +80,7 @@ enum Place {
 #[derive(Debug)]
 struct Entry {
     place: Place,
-    priority: i32,
+    sort: SortKey,
     attempts: u32,
     /// When the last attempt ended.
     failed_at: Option<Instant>,
@@ -83,8 +93,9 @@ pub struct Queue {
     entries: HashMap<Uid, Entry>,
     active: BTreeMap<ActiveKey, Uid>,
     waiting: BTreeMap<(Instant, u64), Uid>,
-    by_events: HashMap<EventSet, BTreeSet<(u64, Uid)>>,
+    groups: HashMap<Group, BTreeSet<(u64, Uid)>>,
     by_age: BTreeMap<(Instant, u64), Uid>,
+    gated: usize,
     sequence: u64,
 }
 
@@ -115,8 +126,7 @@ impl Queue {
     /// Numbers of active, backing off, unschedulable and gated pods.
     #[must_use]
     pub fn depths(&self) -> [usize; 4] {
-        let gated = self.entries.values().filter(|e| e.place == Place::Gated).count();
-        [self.active.len(), self.waiting.len(), self.by_age.len(), gated]
+        [self.active.len(), self.waiting.len(), self.by_age.len(), self.gated]
     }
 
     /// Whether the pod is known to the queue.
@@ -125,39 +135,59 @@ impl Queue {
         self.entries.contains_key(uid)
     }
 
+    /// The group in which the pod lies.
+    #[must_use]
+    pub fn group_of(&self, uid: &Uid) -> Option<Group> {
+        match self.entries.get(uid)?.place {
+            Place::Unschedulable { group, .. } | Place::Gated { group, .. } => Some(group),
+            _ => None,
+        }
+    }
+
+    /// Whether the group holds pods.
+    #[must_use]
+    pub fn has_group(&self, group: Group) -> bool {
+        self.groups.contains_key(&group)
+    }
+
     fn next_sequence(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
     }
 
-    /// Adds a new pod, active unless it is gated. Does nothing where it is known.
-    pub fn add(&mut self, uid: &Uid, priority: i32, gated: bool, now: Instant) {
-        if self.entries.contains_key(uid) {
-            return;
-        }
-        let entry = Entry { place: Place::Gated, priority, attempts: 0, failed_at: None };
-        self.entries.insert(uid.clone(), entry);
-        if !gated {
-            self.activate(uid, now);
+    /// Adds a pod, or takes in a change of one: its sort key, and the group in which it is gated, if
+    /// it is. A pod that waits otherwise stays where it is.
+    pub fn update(&mut self, uid: &Uid, sort: SortKey, gate: Option<Group>, now: Instant) {
+        let known = self.entries.get_mut(uid);
+        let (place, moved) = match known {
+            Some(entry) => {
+                let moved = entry.sort != sort;
+                entry.sort = sort;
+                (Some(entry.place.clone()), moved)
+            }
+            None => {
+                let entry = Entry { place: Place::InFlight, sort, attempts: 0, failed_at: None };
+                self.entries.insert(uid.clone(), entry);
+                (None, false)
+            }
+        };
+        match (place, gate) {
+            (Some(Place::InFlight), _) => {}
+            (Some(Place::Gated { group, .. }), Some(gate)) if group == gate => {}
+            (_, Some(group)) => {
+                let sequence = self.next_sequence();
+                self.put(uid, Place::Gated { group, sequence });
+            }
+            (None | Some(Place::Gated { .. }), None) => self.activate(uid, now),
+            (Some(Place::Active(_)), None) if moved => self.activate(uid, now),
+            (Some(_), None) => {}
         }
     }
 
-    /// Takes in a change of a waiting pod.
-    pub fn update(&mut self, uid: &Uid, priority: i32, gated: bool, relevant: bool, now: Instant) {
-        let Some(entry) = self.entries.get_mut(uid) else { return self.add(uid, priority, gated, now) };
-        let repriced = entry.priority != priority;
-        entry.priority = priority;
-        match entry.place {
-            Place::InFlight => {}
-            Place::Gated if gated => {}
-            Place::Gated => self.activate(uid, now),
-            _ if gated => self.put(uid, Place::Gated),
-            Place::Active(_) if repriced => self.activate(uid, now),
-            Place::Unschedulable { events, .. } if relevant && events.intersects(EventSet::POD_UPDATE) => {
-                self.retry(uid, now);
-            }
-            _ => {}
-        }
+    /// A pod that was handed out turns out to be gated.
+    pub fn gate(&mut self, uid: &Uid, group: Group) {
+        let sequence = self.next_sequence();
+        self.put(uid, Place::Gated { group, sequence });
     }
 
     /// Forgets a pod.
@@ -167,7 +197,7 @@ impl Queue {
     }
 
     /// Hands out the next pod to schedule. It stays in flight until [`Queue::remove`],
-    /// [`Queue::unschedulable`] or [`Queue::retry_later`].
+    /// [`Queue::unschedulable`], [`Queue::gate`], [`Queue::retry_now`] or [`Queue::retry_later`].
     pub fn pop(&mut self, now: Instant) -> Option<Uid> {
         self.advance(now);
         let (_, uid) = self.active.pop_first()?;
@@ -178,13 +208,13 @@ impl Queue {
         Some(uid)
     }
 
-    /// The pod fits nowhere; one of `events` may help.
-    pub fn unschedulable(&mut self, uid: &Uid, events: EventSet, now: Instant) {
+    /// The pod fits nowhere until its group is woken.
+    pub fn unschedulable(&mut self, uid: &Uid, group: Group, now: Instant) {
         let sequence = self.next_sequence();
         if let Some(entry) = self.entries.get_mut(uid) {
             entry.failed_at = Some(now);
         }
-        self.put(uid, Place::Unschedulable { events, since: now, sequence });
+        self.put(uid, Place::Unschedulable { group, since: now, sequence });
     }
 
     /// The attempt failed for a reason that has nothing to do with nodes: try again after the
@@ -196,16 +226,35 @@ impl Queue {
         self.retry(uid, now);
     }
 
-    /// Something happened in the cluster: pods that it may help are tried again.
-    pub fn event(&mut self, event: EventSet, now: Instant) {
-        if event.is_empty() || self.by_age.is_empty() {
-            return;
+    /// The attempt was cut short through no fault of the pod: it does not count.
+    pub fn retry_now(&mut self, uid: &Uid, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(uid) {
+            entry.attempts = entry.attempts.saturating_sub(1);
         }
-        let helped: Vec<EventSet> =
-            self.by_events.keys().filter(|events| events.intersects(event)).copied().collect();
-        for events in helped {
-            for (_, uid) in self.by_events.remove(&events).unwrap_or_default() {
-                self.retry(&uid, now);
+        self.activate(uid, now);
+    }
+
+    /// An unschedulable pod waits with others from now on.
+    pub fn regroup(&mut self, uid: &Uid, group: Group) {
+        let place = self.entries.get(uid).map(|e| e.place.clone());
+        if let Some(Place::Unschedulable { since, sequence, .. }) = place {
+            self.put(uid, Place::Unschedulable { group, since, sequence });
+        }
+    }
+
+    /// Something that may help one unschedulable pod.
+    pub fn wake_one(&mut self, uid: &Uid, now: Instant) {
+        if matches!(self.entries.get(uid).map(|e| &e.place), Some(Place::Unschedulable { .. })) {
+            self.retry(uid, now);
+        }
+    }
+
+    /// Something happened that may help the pods of the group.
+    pub fn wake(&mut self, group: Group, now: Instant) {
+        for (_, uid) in self.groups.remove(&group).unwrap_or_default() {
+            match self.entries.get(&uid).map(|e| &e.place) {
+                Some(Place::Gated { .. }) => self.activate(&uid, now),
+                _ => self.retry(&uid, now),
             }
         }
     }
@@ -256,22 +305,26 @@ impl Queue {
     fn activate(&mut self, uid: &Uid, now: Instant) {
         let sequence = self.next_sequence();
         let Some(entry) = self.entries.get(uid) else { return };
-        let key = ActiveKey { priority: -i64::from(entry.priority), since: now, sequence };
+        let key = ActiveKey { sort: entry.sort.clone(), since: now, sequence };
         self.put(uid, Place::Active(key));
     }
 
     fn put(&mut self, uid: &Uid, place: Place) {
         self.unlink(uid);
         let Some(entry) = self.entries.get_mut(uid) else { return };
-        entry.place = place;
+        entry.place = place.clone();
         match place {
             Place::Active(key) => _ = self.active.insert(key, uid.clone()),
             Place::Backoff(at, sequence) => _ = self.waiting.insert((at, sequence), uid.clone()),
-            Place::Unschedulable { events, since, sequence } => {
-                self.by_events.entry(events).or_default().insert((sequence, uid.clone()));
+            Place::Unschedulable { group, since, sequence } => {
+                self.groups.entry(group).or_default().insert((sequence, uid.clone()));
                 self.by_age.insert((since, sequence), uid.clone());
             }
-            Place::Gated | Place::InFlight => {}
+            Place::Gated { group, sequence } => {
+                self.groups.entry(group).or_default().insert((sequence, uid.clone()));
+                self.gated += 1;
+            }
+            Place::InFlight => {}
         }
     }
 
@@ -282,16 +335,24 @@ impl Queue {
         match place {
             Place::Active(key) => _ = self.active.remove(&key),
             Place::Backoff(at, sequence) => _ = self.waiting.remove(&(at, sequence)),
-            Place::Unschedulable { events, since, sequence } => {
+            Place::Unschedulable { group, since, sequence } => {
                 self.by_age.remove(&(since, sequence));
-                if let Some(pods) = self.by_events.get_mut(&events) {
-                    pods.remove(&(sequence, uid.clone()));
-                    if pods.is_empty() {
-                        self.by_events.remove(&events);
-                    }
-                }
+                self.leave(group, sequence, uid);
             }
-            Place::Gated | Place::InFlight => {}
+            Place::Gated { group, sequence } => {
+                self.gated -= 1;
+                self.leave(group, sequence, uid);
+            }
+            Place::InFlight => {}
+        }
+    }
+
+    fn leave(&mut self, group: Group, sequence: u64, uid: &Uid) {
+        if let Some(pods) = self.groups.get_mut(&group) {
+            pods.remove(&(sequence, uid.clone()));
+            if pods.is_empty() {
+                self.groups.remove(&group);
+            }
         }
     }
 }

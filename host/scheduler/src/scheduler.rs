@@ -5,10 +5,13 @@ use crate::config::{ConfigError, SchedulerConfig};
 use crate::engine::{Action, Engine};
 use crate::events::Recorder;
 use crate::framework::{PluginError, PluginFactory};
-use crate::inbox::{Batch, Inbox};
+use crate::inbox::{Batch, Inbox, Report};
+use crate::informers::{Clients, Informers};
+use crate::objects::WatchKey;
 use crate::profile::{Enabled, Profile};
 use orlop_client::{ApiClient, Delta, Informer, ListOptions};
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,8 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Actions that wait to be carried out.
-const QUEUED_ACTIONS: usize = 4096;
+/// Rounds whose actions wait to be carried out.
+const QUEUED_ROUNDS: usize = 64;
 /// Bindings under way before the engine pauses.
 const MAX_IN_FLIGHT: usize = 1024;
 /// Pods that are scheduled before the inbox is looked at again.
@@ -59,8 +62,10 @@ pub enum SchedulerError {
 /// What a scheduler is made of.
 #[derive(Clone)]
 pub struct SchedulerOptions {
-    /// The API server.
+    /// The API server, as the scheduler's own user.
     pub client: Arc<dyn ApiClient>,
+    /// The API server, as the user that [`PluginFactory::user`] names.
+    pub clients: Arc<dyn Fn(&str) -> Arc<dyn ApiClient> + Send + Sync>,
     /// Where plugins come from.
     pub plugins: Arc<dyn PluginFactory>,
     /// A `KubeSchedulerConfiguration`; looked at every second for changes. `None`, or a file that is
@@ -72,6 +77,7 @@ pub struct SchedulerOptions {
 
 struct Running {
     inbox: Arc<Inbox>,
+    informers: Informers,
 }
 
 /// The scheduler. It may be started, stopped and started again, as leadership comes and goes.
@@ -105,6 +111,7 @@ impl Scheduler {
         let enabled = profiles.iter().map(Profile::summary).collect::<Vec<_>>().join("; ");
         *self.config.lock() = config;
         if let Some(running) = &*self.running.lock() {
+            running.informers.follow(watches(&profiles));
             running.inbox.profiles(profiles, backoff);
         }
         tracing::info!(profiles = enabled, "scheduler profiles put to work");
@@ -139,6 +146,7 @@ impl Scheduler {
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), SchedulerError> {
         let config = self.config.lock().clone();
         let profiles = build(&config, self.options.plugins.as_ref())?;
+        let watched = watches(&profiles);
         let engine = Engine::new(profiles, config.backoff, self.options.seed);
         let inbox = Arc::new(Inbox::default());
         let inner = cancel.child_token();
@@ -149,17 +157,25 @@ impl Scheduler {
         let (nodes, run_nodes) = node_informer(client.clone(), inbox.clone()).start(inner.clone());
         tracker.spawn(run_pods);
         tracker.spawn(run_nodes);
+        let informers = Informers::new(self.clients(), inbox.clone(), tracker.clone(), inner.clone());
+        informers.follow_surroundings();
+        informers.follow(watched);
         let synced = tokio::select! {
             () = cancel.cancelled() => false,
-            (nodes, pods) = async { (nodes.synced().await, pods.synced().await) } => nodes && pods,
+            (nodes, pods) = async {
+                informers.settled().await;
+                (nodes.synced().await, pods.synced().await)
+            } => nodes && pods,
         };
         if synced {
             tracing::info!(nodes = nodes.len(), pods = pods.len(), "scheduler caches are synced");
-            *self.running.lock() = Some(Running { inbox: inbox.clone() });
+            *self.running.lock() = Some(Running { inbox: inbox.clone(), informers: informers.clone() });
             // A configuration that came while the caches were synced.
             let newest = self.config.lock().clone();
             if newest != config {
-                inbox.profiles(build(&newest, self.options.plugins.as_ref())?, newest.backoff);
+                let profiles = build(&newest, self.options.plugins.as_ref())?;
+                informers.follow(watches(&profiles));
+                inbox.profiles(profiles, newest.backoff);
             }
             self.work(engine, inbox, &tracker, &cancel, &inner).await?;
             *self.running.lock() = None;
@@ -168,6 +184,12 @@ impl Scheduler {
         tracker.close();
         tracker.wait().await;
         Ok(())
+    }
+
+    /// A client for each user; the empty one is the scheduler's own.
+    fn clients(&self) -> Clients {
+        let (own, clients) = (self.options.client.clone(), self.options.clients.clone());
+        Arc::new(move |user| if user.is_empty() { own.clone() } else { clients(user) })
     }
 
     async fn work(
@@ -181,8 +203,9 @@ impl Scheduler {
         let client = self.options.client.clone();
         let (recorder, run_recorder) = Recorder::new(client.clone(), tracker.clone(), inner.clone());
         tracker.spawn(run_recorder);
-        let (sender, actions) = mpsc::channel(QUEUED_ACTIONS);
-        let hands = Hands { client, inbox: inbox.clone(), recorder, tracker: tracker.clone() };
+        let (sender, actions) = mpsc::channel(QUEUED_ROUNDS);
+        let (clients, inbox_of) = (self.clients(), inbox.clone());
+        let hands = Hands { client, clients, inbox: inbox_of, recorder, tracker: tracker.clone() };
         tracker.spawn(hands.run(actions, inner.clone()));
         if self.options.config_file.is_some() {
             tracker.spawn(self.clone().watch_file(inner.clone()));
@@ -285,9 +308,14 @@ fn build(config: &SchedulerConfig, plugins: &dyn PluginFactory) -> Result<Vec<Pr
             Ok(Enabled { plugin, hooks: p.hooks, weight: p.weight, required, user })
         });
         let enabled = enabled.collect::<Result<Vec<_>, SchedulerError>>()?;
-        Ok(Profile::new(spec.scheduler_name.clone(), enabled))
+        Ok(Profile::new(spec.scheduler_name.clone(), enabled).with_orders(&spec.orders))
     };
     config.profiles.iter().map(profile).collect()
+}
+
+/// What the plugins of all profiles watch.
+fn watches(profiles: &[Profile]) -> BTreeSet<WatchKey> {
+    profiles.iter().flat_map(|p| p.watches().cloned()).collect()
 }
 
 fn pod_informer(client: Arc<dyn ApiClient>, inbox: Arc<Inbox>) -> Informer {
@@ -314,7 +342,7 @@ fn node_informer(client: Arc<dyn ApiClient>, inbox: Arc<Inbox>) -> Informer {
 }
 
 /// The scheduling thread.
-fn drive(mut engine: Engine, inbox: &Inbox, actions: &mpsc::Sender<Action>) {
+fn drive(mut engine: Engine, inbox: &Inbox, actions: &mpsc::Sender<Vec<Action>>) {
     let mut until = Some(Instant::now());
     loop {
         let batch = inbox.take(until);
@@ -330,10 +358,9 @@ fn drive(mut engine: Engine, inbox: &Inbox, actions: &mpsc::Sender<Action>) {
                 break;
             }
         }
-        for action in engine.take_actions() {
-            if actions.blocking_send(action).is_err() {
-                return;
-            }
+        let decided = engine.take_actions();
+        if !decided.is_empty() && actions.blocking_send(decided).is_err() {
+            return;
         }
         // A binding that ends wakes a paused engine; only a queue that is empty now may sleep.
         let paused = engine.in_flight() >= MAX_IN_FLIGHT;
@@ -351,13 +378,31 @@ fn take_in(engine: &mut Engine, mut batch: Batch) {
     if let Some((profiles, backoff)) = batch.profiles.take() {
         engine.set_profiles(profiles, backoff, now);
     }
+    for (kind, changes) in batch.surroundings() {
+        for ((namespace, name), object) in changes {
+            engine.surrounding(kind, &namespace, &name, object.as_deref(), now);
+        }
+    }
+    let watched = batch.watched();
+    for (watch, changes) in &watched {
+        for ((namespace, name), object) in changes {
+            engine.watched(watch, namespace, name, object.clone());
+        }
+    }
+    if !watched.is_empty() {
+        engine.objects_changed(now);
+    }
     for ((_, name), object) in batch.nodes() {
-        engine.node(&name, object.as_deref(), now);
+        engine.node(&name, object.as_deref());
     }
     for ((namespace, name), object) in batch.pods() {
         engine.pod(&namespace, &name, object.as_ref(), now);
     }
-    for (uid, node, result) in std::mem::take(&mut batch.bound) {
-        engine.bound(&uid, &node, result, now);
+    for report in std::mem::take(&mut batch.reports) {
+        match report {
+            Report::Bound(uid, node, result) => engine.bound(&uid, &node, result, now),
+            Report::Written(uid, ticket, result) => engine.written(&uid, ticket, result, now),
+            Report::NotEvicted(victim, by) => engine.eviction_failed(&victim, &by, now),
+        }
     }
 }

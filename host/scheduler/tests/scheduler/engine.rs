@@ -42,8 +42,8 @@ fn plain_pod(name: &str, cpu: &str) -> Value {
     named(json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}}), name)
 }
 
-fn add_node(engine: &mut Engine, name: &str, node: &Value, now: Instant) {
-    engine.node(name, Some(&object(&named(node.clone(), name))), now);
+fn add_node(engine: &mut Engine, name: &str, node: &Value, _: Instant) {
+    engine.node(name, Some(&object(&named(node.clone(), name))));
 }
 
 fn add_pod(engine: &mut Engine, pod: &Value, now: Instant) {
@@ -107,7 +107,8 @@ fn messages_in_kubernetes_words() {
     for i in 0..2 {
         add_node(&mut engine, &format!("n{i}"), &plain_node("4"), now);
     }
-    let later = now + Duration::from_secs(2);
+    // No event can help it: it is tried again after five minutes.
+    let later = now + Duration::from_secs(301);
     let message = "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated taint(s). no new claims \
                    to deallocate, preemption: 0/5 nodes are available: 5 Preemption is not helpful for scheduling.";
     assert_eq!(conditions(&run(&mut engine, later)), [("Unschedulable", message.to_owned())]);
@@ -368,7 +369,7 @@ proptest! {
                     api.state.nodes.insert(name, node);
                 }
                 Step::NoNode(n) => {
-                    engine.node(&format!("n{n}"), None, now);
+                    engine.node(&format!("n{n}"), None);
                     api.state.nodes.remove(&format!("n{n}"));
                 }
                 Step::Pod(n, pod) => {

@@ -25,8 +25,14 @@ struct Live {
 
 impl Live {
     fn start(api: MemoryApi, config_file: Option<PathBuf>) -> Self {
-        let options =
-            SchedulerOptions { client: api.client(), plugins: Arc::new(Builtin), config_file, seed: 1 };
+        let clients = api.clone();
+        let options = SchedulerOptions {
+            client: api.client(),
+            clients: Arc::new(move |_| clients.client()),
+            plugins: Arc::new(Builtin),
+            config_file,
+            seed: 1,
+        };
         let scheduler = Scheduler::new(options).unwrap();
         let cancel = CancellationToken::new();
         let (running, stop) = (scheduler.clone(), cancel.clone());

@@ -23,8 +23,10 @@ macro_rules! builtin {
     };
 }
 
-fn builtins() -> [(&'static str, Make); 8] {
+fn builtins() -> [(&'static str, Make); 12] {
     [
+        builtin!("scheduling-gates", orlop_plugin_scheduling_gates::SchedulingGates),
+        builtin!("priority-sort", orlop_plugin_priority_sort::PrioritySort),
         builtin!("node-unschedulable", PerNode<orlop_plugin_node_unschedulable::NodeUnschedulable>),
         builtin!("node-name", PerNode<orlop_plugin_node_name::NodeName>),
         builtin!("taint-toleration", orlop_plugin_taint_toleration::TaintToleration),
@@ -35,7 +37,9 @@ fn builtins() -> [(&'static str, Make); 8] {
             "node-resources-balanced-allocation",
             orlop_plugin_node_resources_balanced_allocation::NodeResourcesBalancedAllocation
         ),
+        builtin!("default-preemption", orlop_plugin_default_preemption::DefaultPreemption),
         builtin!("image-locality", orlop_plugin_image_locality::ImageLocality),
+        builtin!("default-binder", orlop_plugin_default_binder::DefaultBinder),
     ]
 }
 
