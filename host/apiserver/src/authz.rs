@@ -3,9 +3,11 @@
 mod joined;
 mod node;
 mod policy;
+mod rbac;
 
 pub(crate) use joined::Joined;
 pub use policy::{Policies, PolicyError};
+pub(crate) use rbac::{GROUP, Rbac, RoleRef, Rule, describe, missing};
 
 use crate::cache::WatchCache;
 use crate::user::{GROUP_MASTERS, UserInfo};
@@ -65,7 +67,7 @@ pub enum Decision {
     NoOpinion(String),
 }
 
-/// Decides who may do what. An RBAC authorizer implements the same trait.
+/// Decides who may do what.
 #[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
     /// The decision. Must be quick: it is asked for every request.
@@ -76,15 +78,16 @@ pub trait Authorizer: Send + Sync + 'static {
     async fn rules(&self, user: &UserInfo, namespace: &str) -> (Vec<Value>, Vec<Value>, bool);
 }
 
-/// Masters may do everything, nodes what nodes must, all others what the policies allow.
+/// Masters may do everything, nodes what nodes must, all others what the policies or RBAC allow.
 pub(crate) struct ChainAuthorizer {
     policies: Arc<Policies>,
+    rbac: Arc<Rbac>,
     node: node::NodeAuthorizer,
 }
 
 impl ChainAuthorizer {
-    pub(crate) fn new(policies: Arc<Policies>, cache: Arc<WatchCache>) -> Self {
-        Self { policies, node: node::NodeAuthorizer::new(cache) }
+    pub(crate) fn new(policies: Arc<Policies>, rbac: Arc<Rbac>, cache: Arc<WatchCache>) -> Self {
+        Self { policies, rbac, node: node::NodeAuthorizer::new(cache) }
     }
 }
 
@@ -97,7 +100,10 @@ impl Authorizer for ChainAuthorizer {
         if let Decision::Allow(reason) = self.node.authorize(user, attributes) {
             return Decision::Allow(reason);
         }
-        self.policies.authorize(user, attributes)
+        match self.policies.authorize(user, attributes) {
+            Decision::NoOpinion(_) => self.rbac.authorize(user, attributes),
+            decided => decided,
+        }
     }
 
     async fn rules(&self, user: &UserInfo, namespace: &str) -> (Vec<Value>, Vec<Value>, bool) {
@@ -106,8 +112,13 @@ impl Authorizer for ChainAuthorizer {
             let paths = serde_json::json!({"verbs": ["*"], "nonResourceURLs": ["*"]});
             return (vec![all], vec![paths], false);
         }
-        let (resources, paths) = self.policies.rules(user, namespace);
-        (resources, paths, node::name(user).is_some())
+        let (mut resources, mut paths) = self.policies.rules(user, namespace);
+        let (rules, absent) = self.rbac.rules(user, namespace);
+        for rule in rules {
+            let shown = serde_json::to_value(&rule).unwrap_or_default();
+            if rule.non_resource_urls.is_empty() { resources.push(shown) } else { paths.push(shown) }
+        }
+        (resources, paths, node::name(user).is_some() || !absent.is_empty())
     }
 }
 

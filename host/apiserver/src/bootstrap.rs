@@ -1,4 +1,6 @@
-//! What a fresh cluster has: the system namespaces and priority classes, and `default/kubernetes` with its endpoints.
+//! What a fresh cluster has: the system namespaces, roles and priority classes, and `default/kubernetes` with its endpoints.
+
+mod rbac;
 
 use crate::core::{Core, RequestCx, Target};
 use crate::managed::WriteKind;
@@ -22,6 +24,7 @@ pub(crate) async fn run(core: &Core) -> Result<(), Status> {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         ensure(core, &cx, row("", "v1", "namespaces")?, "", name, body, false).await?;
     }
+    rbac::run(core, &cx).await?;
     let classes = row("scheduling.k8s.io", "v1", "priorityclasses")?;
     for (name, class) in system_classes() {
         ensure(core, &cx, classes, "", name, class, false).await?;

@@ -3,7 +3,7 @@
 use crate::admission::{Admission, AdmissionRequest, Operation, Verdict};
 use crate::alloc::ServiceAllocator;
 use crate::authn::Authenticator;
-use crate::authz::{Attributes, Authorizer, Decision};
+use crate::authz::{Attributes, Authorizer, Decision, Rbac};
 use crate::cache::{Entry, Shelf, WatchCache};
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -28,6 +28,7 @@ pub(crate) struct Core {
     pub(crate) cache: Arc<WatchCache>,
     pub(crate) admission: AdmissionDoor,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) rbac: Arc<Rbac>,
     pub(crate) authenticator: Authenticator,
     pub(crate) tokens: Arc<TokenIssuer>,
     pub(crate) services: ServiceAllocator,

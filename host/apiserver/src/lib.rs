@@ -24,6 +24,7 @@ mod core;
 mod decode;
 mod delete;
 mod discovery;
+mod escalation;
 mod eviction;
 mod handlers;
 mod http;

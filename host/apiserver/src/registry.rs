@@ -30,6 +30,7 @@ mod plugins;
 mod pod_spec;
 mod pods;
 mod priority_classes;
+mod roles;
 mod services;
 mod stateful;
 mod storage;
@@ -61,6 +62,17 @@ pub enum NameRule {
     Dns1035Label,
     /// Anything that can be one segment of a path (no `/`, `%`, not `.` or `..`).
     PathSegment,
+}
+
+/// Whether a write gives rights away, which its author must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// It gives none away.
+    None,
+    /// The object's `rules` and `aggregationRule`.
+    Role,
+    /// The rules of the role at `roleRef`.
+    Binding,
 }
 
 /// When `metadata.generation` grows.
@@ -220,6 +232,11 @@ pub trait Strategy: Send + Sync + 'static {
     /// `metadata.resourceVersion: Invalid value: 0: must be specified for an update`.
     fn allow_unconditional_update(&self) -> bool {
         true
+    }
+
+    /// What a writer must hold himself beyond the right to write.
+    fn guard(&self) -> Guard {
+        Guard::None
     }
 
     /// Beyond `metadata.name` and `metadata.namespace`.

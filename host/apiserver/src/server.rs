@@ -3,7 +3,7 @@
 use crate::admission::{Admission, NoAdmission};
 use crate::alloc::ServiceAllocator;
 use crate::authn::{Authenticator, StaticTokens, TokenFileError};
-use crate::authz::{Attributes, Authorizer, ChainAuthorizer, Decision, Joined, Policies, PolicyError};
+use crate::authz::{Attributes, Authorizer, ChainAuthorizer, Decision, Joined, Policies, PolicyError, Rbac};
 use crate::bootstrap;
 use crate::cache::WatchCache;
 use crate::config::Config;
@@ -90,11 +90,12 @@ impl ApiServer {
             None => StaticTokens::default(),
         };
         let tokens = Arc::new(parts.tokens);
+        let rbac = Rbac::follow(&cache);
         let policies = Arc::new(Policies::load(config.policy_file.as_deref())?);
         let custom = parts.authorizer.is_some();
         let authorizer = parts
             .authorizer
-            .unwrap_or_else(|| Arc::new(ChainAuthorizer::new(policies.clone(), cache.clone())));
+            .unwrap_or_else(|| Arc::new(ChainAuthorizer::new(policies.clone(), rbac.clone(), cache.clone())));
         let authorizers = Arc::new(Joined::new(authorizer));
         let from = cache.load().await.map_err(StartError::Store)?;
         let services = ServiceAllocator::new(config.service_network);
@@ -109,6 +110,7 @@ impl ApiServer {
             store: parts.store,
             admission: AdmissionDoor::new(Arc::new(NoAdmission)),
             authorizer: authorizers.clone(),
+            rbac,
             authenticator: Authenticator::new(tokens.clone(), statics, cache.clone()),
             tokens,
             metrics: Metrics::default(),

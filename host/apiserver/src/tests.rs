@@ -6,6 +6,7 @@ mod eviction;
 mod lists;
 mod loopback;
 mod patches;
+mod rbac;
 mod services;
 mod streams;
 mod types;

@@ -10,6 +10,10 @@ pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
 pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
 /// Members may do everything, whatever the policy says.
 pub const GROUP_MASTERS: &str = "system:masters";
+/// Group of all plugins.
+pub const GROUP_PLUGINS: &str = "system:plugins";
+/// Prefix of a plugin's user name; the name of its `Plugin` object follows.
+pub const PLUGIN_PREFIX: &str = "system:plugin:";
 /// Prefix of a service account's user name.
 pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
@@ -50,6 +54,13 @@ impl UserInfo {
             ],
             extra: BTreeMap::new(),
         }
+    }
+
+    /// `system:plugin:<name>` with the groups that go with it. It may do what roles and policies say,
+    /// which is nothing where nobody said anything.
+    #[must_use]
+    pub fn plugin(name: &str) -> Self {
+        Self::new(format!("{PLUGIN_PREFIX}{name}"), [GROUP_PLUGINS])
     }
 
     /// `system:anonymous`

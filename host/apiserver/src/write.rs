@@ -90,6 +90,7 @@ impl Core {
         // Nobody owns what the server fills in from here on: status, addresses, what admission adds.
         managed::record(cx, row, &mut object, None, kind, query, "")?;
         row.strategy.prepare_for_create(&context, &mut object);
+        self.guard(cx, target, &object, None).await?;
         if self.admits(target, Operation::Create) {
             let name = metadata::text(&object, "name").to_owned();
             let named = Target { name: &name, ..*target };
@@ -304,6 +305,7 @@ impl Core {
                 row.strategy.default(&mut new);
                 managed::record(cx, row, &mut new, Some(old), kind, query, "")?;
                 row.strategy.prepare_for_update(&context, &mut new, old);
+                self.guard(cx, target, &new, Some(old)).await?;
             }
             Part::Status => {
                 schema::defaults(row, &mut new);

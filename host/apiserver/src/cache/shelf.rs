@@ -6,7 +6,7 @@ use crate::registry::{Resource, SelectableField};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Changes younger than this stay in the ring, as far as [`MOST`] allows.
@@ -14,10 +14,14 @@ const FRESH: Duration = Duration::from_secs(75);
 const FEWEST: usize = 128;
 const MOST: usize = 16_384;
 
+/// Is told of each change of a shelf while its lock is held: the key, the state before, the state after.
+pub(crate) type Observer = Box<dyn Fn(&str, Option<&Arc<Entry>>, Option<&Arc<Entry>>) + Send + Sync>;
+
 /// Objects, recent changes and watchers of one storage prefix.
 pub(crate) struct Shelf {
     /// First row that uses the prefix: its strategy names the selectable fields.
     row: &'static Resource,
+    observer: OnceLock<Observer>,
     state: RwLock<State>,
 }
 
@@ -57,7 +61,14 @@ impl Shelf {
             changed: 0,
             watchers: Watchers::default(),
         };
-        Self { row, state: RwLock::new(state) }
+        Self { row, observer: OnceLock::new(), state: RwLock::new(state) }
+    }
+
+    /// Has `observer` told of every change from now on; there is one at most.
+    pub(crate) fn observe(&self, observer: Observer) {
+        if self.observer.set(observer).is_err() {
+            tracing::error!(resource = %self.row.gvr, "two observers of one shelf; the second is ignored");
+        }
     }
 
     /// First row that uses the prefix.
@@ -73,7 +84,15 @@ impl Shelf {
     /// Replaces everything; watchers are closed and must begin again.
     pub(crate) fn reset(&self, objects: Vec<(Box<str>, Arc<Entry>)>, revision: u64) {
         let mut state = self.state.write();
-        state.objects = objects.into_iter().collect();
+        let mut before = std::mem::replace(&mut state.objects, objects.into_iter().collect());
+        if let Some(observer) = self.observer.get() {
+            for (key, new) in &state.objects {
+                observer(key, before.remove(key).as_ref(), Some(new));
+            }
+            for (key, old) in &before {
+                observer(key, Some(old), None);
+            }
+        }
         state.ring.clear();
         state.floor = revision;
         state.changed = state.objects.values().map(|e| e.object().meta().resource_version).max().unwrap_or(0);
@@ -96,6 +115,9 @@ impl Shelf {
             };
             if old.is_none() && new.is_none() {
                 continue;
+            }
+            if let Some(observer) = self.observer.get() {
+                observer(key, old.as_ref(), new.as_ref());
             }
             let change = Arc::new(Change::new(key.into(), revision, old, new));
             state.changed = revision;

@@ -101,6 +101,7 @@ pub(super) static BUILT_IN: LazyLock<Vec<Resource>> = LazyLock::new(|| {
     rows.extend(groups::apps());
     rows.extend(reviews::rows());
     rows.extend(groups::others());
+    rows.extend(groups::rbac());
     rows.extend(storage::rows());
     rows.extend(groups::orlop());
     rows

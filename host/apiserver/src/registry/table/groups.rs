@@ -2,8 +2,8 @@
 
 use super::super::{Backing, PluginStream, Resource, SubresourceKind};
 use super::super::{
-    budgets, daemons, endpoints, events, leases, plugin_revisions, plugins, priority_classes, stateful,
-    workloads,
+    budgets, daemons, endpoints, events, leases, plugin_revisions, plugins, priority_classes, roles,
+    stateful, workloads,
 };
 use super::{base, own, row, scale, status};
 use orlop_apimachinery::Gvr;
@@ -97,6 +97,28 @@ pub(super) fn others() -> Vec<Resource> {
                 &priority_classes::PriorityClasses,
             )
         },
+    ]
+}
+
+pub(super) fn rbac() -> Vec<Resource> {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    vec![
+        Resource {
+            namespaced: false,
+            ..row(
+                GROUP,
+                "clusterrolebindings",
+                "ClusterRoleBinding",
+                "clusterrolebinding",
+                &roles::Bindings { namespaced: false },
+            )
+        },
+        Resource {
+            namespaced: false,
+            ..row(GROUP, "clusterroles", "ClusterRole", "clusterrole", &roles::Roles { namespaced: false })
+        },
+        row(GROUP, "rolebindings", "RoleBinding", "rolebinding", &roles::Bindings { namespaced: true }),
+        row(GROUP, "roles", "Role", "role", &roles::Roles { namespaced: true }),
     ]
 }
 
