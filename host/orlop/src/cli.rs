@@ -23,7 +23,7 @@ pub(crate) enum Command {
     /// Images in this node's store
     #[command(subcommand)]
     Image(image::ImageCommand),
-    /// Plugins of a running cluster
+    /// Plugins: write, build, test, measure, install, watch, roll back
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Remove every container, mount, network device, iptables rule and cgroup that a stopped

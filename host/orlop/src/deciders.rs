@@ -8,6 +8,7 @@ mod roles;
 
 use crate::embedded;
 use crate::plugins::access::{self, PluginAuthorizer};
+use crate::plugin_streams::MonitorStreams;
 use crate::plugins::admission::PluginAdmission;
 use crate::plugins::manager::PluginManager;
 use crate::plugins::policy::PluginPolicy;
@@ -21,6 +22,7 @@ use orlop_client::ApiClient;
 use orlop_client::lease::{LeaderConfig, LeaderElector, Leadership};
 use orlop_controller_manager::{ApiResource, ControllerManager, ManagerOptions};
 use orlop_plugin::{Runtime, RuntimeOptions};
+use orlop_plugin_tools::monitor::Monitor;
 use orlop_scheduler::{Scheduler, SchedulerOptions};
 use policy_file::PolicyFile;
 use roles::Roles;
@@ -52,6 +54,7 @@ pub(crate) struct Options {
 pub(crate) struct Deciders {
     options: Options,
     runtime: Arc<Runtime>,
+    monitor: Arc<Monitor>,
     manager: Arc<PluginManager>,
     policy_file: PolicyFile,
     policy: watch::Sender<Arc<PluginPolicy>>,
@@ -64,8 +67,14 @@ impl Deciders {
     /// # Errors
     /// Where the policy is refused or the plugin runtime cannot start.
     pub(crate) fn start(options: Options) -> Result<Self> {
+        let monitor = Arc::new(Monitor::default());
+        options.api.set_plugin_streams(Arc::new(MonitorStreams(monitor.clone())));
         let runtime =
-            Runtime::new(&RuntimeOptions { cache: Some(options.cache.clone()), ..RuntimeOptions::default() })
+            Runtime::new(&RuntimeOptions {
+                cache: Some(options.cache.clone()),
+                observer: Some(monitor.clone()),
+                ..RuntimeOptions::default()
+            })
                 .context("cannot start the plugin runtime")?;
         let runtime = Arc::new(runtime);
         let rootca = json!({ "rootCA": options.ca_certificate });
@@ -97,12 +106,12 @@ impl Deciders {
         )
         .context("cannot start the admission threads")?;
         options.api.set_admission(Arc::new(admission));
-        Ok(Self { options, runtime, manager, policy_file, policy })
+        Ok(Self { options, runtime, monitor, manager, policy_file, policy })
     }
 
     /// Loads all other plugins and lets them decide.
     pub(crate) fn run(self) {
-        let Self { options, runtime, manager, policy_file, policy } = self;
+        let Self { options, runtime, monitor, manager, policy_file, policy } = self;
         let Options { api, tasks, cancel, identity, scheduler_file, .. } = options;
 
         let client = api.loopback(UserInfo::master("system:plugin-manager"));
@@ -129,6 +138,7 @@ impl Deciders {
             clients: clients_of(&api),
             client: api.loopback(UserInfo::new("system:kube-scheduler", ["system:masters"])),
             runtime,
+            monitor,
             manager,
             config_file: scheduler_file,
             identity,
@@ -176,6 +186,7 @@ struct Scheduling {
     client: Arc<dyn ApiClient>,
     clients: Arc<dyn Fn(&str) -> Arc<dyn ApiClient> + Send + Sync>,
     runtime: Arc<Runtime>,
+    monitor: Arc<Monitor>,
     manager: Arc<PluginManager>,
     config_file: Option<PathBuf>,
     identity: String,
@@ -193,7 +204,11 @@ impl Scheduling {
         let options = SchedulerOptions {
             client: self.client.clone(),
             clients: self.clients.clone(),
-            plugins: Arc::new(ActiveSchedulerPlugins::new(self.runtime.clone(), sets.clone())),
+            plugins: Arc::new(ActiveSchedulerPlugins::new(
+                self.runtime.clone(),
+                sets.clone(),
+                self.monitor.clone(),
+            )),
             config_file: self.config_file.clone(),
             seed: rand::random(),
         };
@@ -210,7 +225,7 @@ impl Scheduling {
                 return;
             }
         };
-        self.tasks.spawn(scheduler::follow(sets, scheduler.clone(), cancel.clone()));
+        self.tasks.spawn(scheduler::follow(sets, scheduler.clone(), self.monitor.clone(), cancel.clone()));
 
         // The Lease is given back after the scheduler has ended, so that two never decide at once.
         let electing = CancellationToken::new();

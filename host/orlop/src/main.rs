@@ -11,6 +11,7 @@ mod embedded;
 mod error_chain;
 mod folders;
 mod image_service;
+mod plugin_streams;
 mod plugins;
 mod server;
 
@@ -26,7 +27,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let args = cli::Args::parse();
     match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -34,13 +35,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: cli::Args) -> Result<()> {
+fn run(args: cli::Args) -> Result<ExitCode> {
     // The one TLS provider of the process; a second installation would be the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match args.command {
         cli::Command::Server(args) => server::run(args),
         cli::Command::Image(command) => cli::image::run(command),
-        cli::Command::Plugin(command) => cli::plugin::run(command),
+        // Its exit codes say more than that it failed.
+        cli::Command::Plugin(command) => return Ok(cli::plugin::run(command)),
         cli::Command::Reset(args) => cli::reset::run(&args),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

@@ -74,6 +74,11 @@ impl Monitor {
         self.begun.subscribe()
     }
 
+    /// Whether a plugin is recorded.
+    pub fn records(&self, plugin: &str) -> bool {
+        !self.listening_to(plugin).is_empty()
+    }
+
     /// Puts a tap before a scheduler plugin that was just opened, where it is recorded.
     pub fn tap(
         &self,
@@ -123,7 +128,7 @@ impl Observer for Monitor {
     }
 
     fn listens(&self, plugin: &str) -> bool {
-        !self.listening_to(plugin).is_empty()
+        self.records(plugin)
     }
 
     fn exchanged(&self, exchange: &Exchange<'_>) {

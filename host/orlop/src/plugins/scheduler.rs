@@ -5,6 +5,7 @@ pub(crate) mod wasm;
 use super::health::Health;
 use super::set::{ActivePlugin, FailurePolicy, PluginSets};
 use orlop_plugin::{Kind, PluginOptions, Runtime};
+use orlop_plugin_tools::monitor::Monitor;
 use orlop_scheduler::Scheduler;
 use orlop_scheduler::framework::{PluginError, PluginFactory, SchedulerPlugin};
 use serde_json::{Map, Value};
@@ -17,11 +18,12 @@ use wasm::{Supervisor, WasmPlugin};
 pub(crate) struct ActiveSchedulerPlugins {
     runtime: Arc<Runtime>,
     sets: PluginSets,
+    monitor: Arc<Monitor>,
 }
 
 impl ActiveSchedulerPlugins {
-    pub(crate) const fn new(runtime: Arc<Runtime>, sets: PluginSets) -> Self {
-        Self { runtime, sets }
+    pub(crate) const fn new(runtime: Arc<Runtime>, sets: PluginSets, monitor: Arc<Monitor>) -> Self {
+        Self { runtime, sets, monitor }
     }
 }
 
@@ -59,10 +61,12 @@ impl PluginFactory for ActiveSchedulerPlugins {
         let active = active.ok_or_else(|| PluginError::Refused { message: "it is not active".to_owned() })?;
         let options =
             PluginOptions { config: configuration(&active.options, args), ..active.options.clone() };
+        let config = options.config.clone();
         let plugin = self.runtime.link(&active.compiled, options).map_err(|e| wasm::convert_error(&e))?;
         let required = active.failure_policy == FailurePolicy::Fail;
         let supervisor = Box::new(active.health.clone());
-        Ok(Box::new(WasmPlugin::new(plugin, required, supervisor)?))
+        let opened = Box::new(WasmPlugin::new(plugin, required, supervisor)?);
+        Ok(self.monitor.tap(&active.object, &active.digest().to_string(), &config, opened))
     }
 }
 
@@ -72,17 +76,27 @@ fn stamp(sets: &PluginSets) -> Vec<(String, u64)> {
     sets.borrow().of_kind(Kind::Scheduler).map(key).collect()
 }
 
-/// Puts other plugins to work whenever the active set changes, until `cancel`. Where that fails the
-/// plugins that ran before go on, and a warning says why.
-pub(crate) async fn follow(mut sets: PluginSets, scheduler: Scheduler, cancel: CancellationToken) {
+/// Puts other plugins to work whenever the active set changes, and the same ones anew when one of them is to
+/// be recorded, until `cancel`. Where that fails the plugins that ran before go on, and a warning says why.
+pub(crate) async fn follow(
+    mut sets: PluginSets,
+    scheduler: Scheduler,
+    monitor: Arc<Monitor>,
+    cancel: CancellationToken,
+) {
     let mut seen = stamp(&sets);
+    let mut recordings = monitor.begun();
     loop {
-        tokio::select! {
+        let recorded = tokio::select! {
             () = cancel.cancelled() => return,
-            changed = sets.changed() => if changed.is_err() { return },
-        }
+            changed = sets.changed() => if changed.is_err() { return } else { false },
+            changed = recordings.changed() => {
+                let set = sets.borrow().clone();
+                changed.is_ok() && set.of_kind(Kind::Scheduler).any(|p| monitor.records(&p.object))
+            }
+        };
         let now = stamp(&sets);
-        if now == seen {
+        if now == seen && !recorded {
             continue;
         }
         seen = now;
