@@ -125,6 +125,10 @@ impl SchedulerManifest {
             ("scheduler.placedPodFields", !self.placed_pod_fields.is_empty()),
             ("scheduler.watches", !self.watches.is_empty()),
             ("scheduler.columns: node.pods", self.columns.iter().any(|column| column == "node.pods")),
+            (
+                "scheduler.columns: node.declared-features",
+                self.columns.iter().any(|column| column == "node.declared-features"),
+            ),
         ] {
             if used {
                 return Err(field(path, "needs world version 2"));

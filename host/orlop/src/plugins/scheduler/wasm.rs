@@ -7,6 +7,9 @@
 // By its path, because a bench includes this file from elsewhere.
 #[path = "wasm/convert.rs"]
 mod convert;
+#[cfg(test)]
+#[path = "wasm/tests.rs"]
+mod tests;
 
 pub(crate) use convert::convert_error;
 use convert::{placement, pods, rows, stale, verdict, with_changes, with_delta};
