@@ -3,15 +3,17 @@
 use crate::cluster::{node, pod};
 use crate::native::{Builtin, convert};
 use crate::reference::State;
+use orlop_apimachinery::Object;
 use orlop_scheduler::columns::ColumnSet;
 use orlop_scheduler::config::{DEFAULT_CONFIG, SchedulerConfig};
 use orlop_scheduler::framework::PluginFactory;
 use orlop_scheduler::pod::PodFacts;
 use orlop_scheduler::profile::{Enabled, Profile};
+use orlop_scheduler::surroundings::{Surrounding, Surroundings};
 use orlop_scheduler::table::{Footprint, MirrorState, NodeFacts, NodeTable, Slot};
 use orlop_sdk::scheduler::Mirror;
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -33,6 +35,8 @@ enum Step {
     /// Class, node.
     Place(usize, u8),
     Remove(usize),
+    /// A placed pod is being deleted.
+    Terminate(usize),
     /// Class.
     Ask(usize),
 }
@@ -43,6 +47,7 @@ fn steps() -> impl Strategy<Value = (Vec<Value>, Vec<Step>)> {
         1 => (0..9_u8).prop_map(Step::NoNode),
         4 => (0..3_usize, 0..9_u8).prop_map(|(c, n)| Step::Place(c, n)),
         2 => any::<usize>().prop_map(Step::Remove),
+        1 => any::<usize>().prop_map(Step::Terminate),
         6 => (0..3_usize).prop_map(Step::Ask),
     ];
     (prop::collection::vec(pod(), 3), prop::collection::vec(step, 1..60))
@@ -51,36 +56,78 @@ fn steps() -> impl Strategy<Value = (Vec<Value>, Vec<Step>)> {
 struct World {
     state: State,
     table: NodeTable,
+    surroundings: Surroundings,
     placed: BTreeMap<String, (Slot, Footprint)>,
     names: u32,
 }
 
 impl World {
+    /// Two namespaces, one of them with a label, and a Service in the other one.
+    fn new(profile: &Profile) -> Self {
+        let mut table = NodeTable::new();
+        table.placed_mut().read(profile.placed_pod_fields().map(str::to_owned).collect());
+        let mut surroundings = Surroundings::default();
+        surroundings.read(true, true);
+        let mut state = State::default();
+        for (name, labels) in [("ns0", json!({})), ("ns1", json!({"team": "t1"}))] {
+            let namespace = json!({"metadata": {"name": name, "uid": name, "labels": labels}});
+            let object = Object::from_value(&namespace).unwrap();
+            surroundings.change(Surrounding::Namespace, "", name, Some(&object));
+            state.namespaces.insert(name.to_owned(), labels);
+        }
+        let service = json!({"metadata": {"namespace": "ns0", "name": "s", "uid": "s"}, "spec": {"selector": {"app": "a0"}}});
+        let object = Object::from_value(&service).unwrap();
+        surroundings.change(Surrounding::Service, "ns0", "s", Some(&object));
+        state.services.push(service);
+        Self { state, table, surroundings, placed: BTreeMap::new(), names: 0 }
+    }
+
+    fn facts(&mut self, pod: &Value) -> PodFacts {
+        let mut facts = PodFacts::from_value(pod.clone());
+        self.surroundings.complete(&mut facts.value);
+        facts
+    }
+
+    fn pick(&self, at: usize) -> Option<String> {
+        self.placed.keys().nth(at % self.placed.len().max(1)).cloned()
+    }
+
     fn step(&mut self, step: &Step, pods: &[Value]) {
         match step {
             Step::Node(n, node) => {
                 let name = format!("n{n}");
-                self.table.set_node(&name, &NodeFacts::from_value(node));
-                self.state.nodes.insert(name, node.clone());
+                let mut node = node.clone();
+                node["metadata"]["labels"]["kubernetes.io/hostname"] = json!(name);
+                self.table.set_node(&name, &NodeFacts::from_value(&node));
+                self.state.nodes.insert(name, node);
             }
             Step::NoNode(n) => {
                 self.table.remove_node(&format!("n{n}"));
                 self.state.nodes.remove(&format!("n{n}"));
             }
             Step::Place(class, n) => {
-                let footprint = PodFacts::from_value(pods[*class].clone()).footprint(&mut self.table);
+                let footprint = self.facts(&pods[*class]).footprint(&mut self.table);
                 let slot = self.table.add_pod(&format!("n{n}"), &footprint);
                 self.names += 1;
                 self.placed.insert(self.names.to_string(), (slot, footprint));
                 self.state.placed.insert(self.names.to_string(), (format!("n{n}"), pods[*class].clone()));
             }
             Step::Remove(at) => {
-                let Some(name) = self.placed.keys().nth(at % self.placed.len().max(1)).cloned() else {
-                    return;
-                };
+                let Some(name) = self.pick(*at) else { return };
                 let (slot, footprint) = self.placed.remove(&name).unwrap();
                 self.table.remove_pod(slot, &footprint);
                 self.state.placed.remove(&name);
+            }
+            Step::Terminate(at) => {
+                let Some(name) = self.pick(*at) else { return };
+                let (slot, before) = self.placed.remove(&name).unwrap();
+                let (_, pod) = self.state.placed.get_mut(&name).unwrap();
+                pod["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
+                let pod = pod.clone();
+                let footprint = self.facts(&pod).footprint(&mut self.table);
+                self.table.add_pod_at(slot, &footprint);
+                self.table.remove_pod(slot, &before);
+                self.placed.insert(name, (slot, footprint));
             }
             Step::Ask(_) => {}
         }
@@ -92,14 +139,13 @@ proptest! {
     #[test]
     fn agrees_with_the_reference((pods, steps) in steps()) {
         let mut profile = profile();
-        let mut world =
-            World { state: State::default(), table: NodeTable::new(), placed: BTreeMap::new(), names: 0 };
+        let mut world = World::new(&profile);
         let now = Instant::now();
         for step in &steps {
             world.step(step, &pods);
             let Step::Ask(class) = step else { continue };
             let pod = &pods[*class];
-            let def = profile.define(&PodFacts::from_value(pod.clone()).value);
+            let def = profile.define(&world.facts(pod).value);
             let id = profile.open(&def);
             profile.evaluate(id, &world.table, now).unwrap();
             let verdict = world.state.judge(pod);
@@ -129,8 +175,7 @@ proptest! {
     #[test]
     fn mirrors_have_the_checksum_of_the_table((pods, steps) in steps(), mask in any::<u32>()) {
         let columns = ColumnSet(mask & ColumnSet::ALL.0 & !ColumnSet::PRESENCE.0);
-        let mut world =
-            World { state: State::default(), table: NodeTable::new(), placed: BTreeMap::new(), names: 0 };
+        let mut world = World::new(&profile());
         let fields = ["computed.requests".to_owned()];
         world.table.placed_mut().read(fields.to_vec());
         let (mut mirror, mut state) = (Mirror::default(), MirrorState::new(&fields));

@@ -22,6 +22,7 @@ pub(crate) fn node() -> impl Strategy<Value = Value> {
             let mut labels = json!({"zone": format!("z{}", l.0), "gen": (l.1 * 4).to_string()});
             if l.2 {
                 labels["disk"] = json!("ssd");
+                labels["topology.kubernetes.io/zone"] = json!(format!("z{}", l.0));
             }
             let images: Vec<Value> =
                 images.iter().map(|(name, mib)| json!({"names": [name], "sizeBytes": mib << 20})).collect();
@@ -86,7 +87,7 @@ pub(crate) fn pod() -> impl Strategy<Value = Value> {
     let selector = prop_oneof![3 => Just(Value::Null), 1 => Just(json!({"disk": "ssd"}))];
     let required = prop::option::weighted(0.3, prop::collection::vec(term.clone(), 1..3));
     let preferred = prop::collection::vec((1..50_i64, term), 0..3);
-    (prop::collection::vec(container, 1..3), tolerations, selector, required, preferred).prop_map(
+    let plain = (prop::collection::vec(container, 1..3), tolerations, selector, required, preferred).prop_map(
         |(containers, tolerations, selector, required, preferred)| {
             let mut spec = json!({"containers": containers, "tolerations": tolerations});
             if !selector.is_null() {
@@ -102,7 +103,100 @@ pub(crate) fn pod() -> impl Strategy<Value = Value> {
                 spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] =
                     json!(terms);
             }
-            json!({"spec": spec})
+            spec
+        },
+    );
+    (plain, 0..2_u8, 0..3_u8, spread(), pod_affinity("podAffinity"), pod_affinity("podAntiAffinity")).prop_map(
+        |(mut spec, namespace, app, spread, affinity, anti)| {
+            if !spread.is_empty() {
+                spec["topologySpreadConstraints"] = json!(spread);
+            }
+            for (kind, terms) in [("podAffinity", affinity), ("podAntiAffinity", anti)] {
+                if !terms.is_null() {
+                    spec["affinity"][kind] = terms;
+                }
+            }
+            let labels = if app < 2 { json!({"app": format!("a{app}")}) } else { json!({}) };
+            json!({"metadata": {"namespace": format!("ns{namespace}"), "labels": labels}, "spec": spec})
         },
     )
+}
+
+fn label_selector() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        2 => Just(json!({"matchLabels": {"app": "a0"}})),
+        1 => Just(json!({"matchLabels": {"app": "a1"}})),
+        1 => Just(json!({"matchExpressions": [{"key": "app", "operator": "Exists"}]})),
+        1 => Just(json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a0"]}]})),
+    ]
+}
+
+fn topology() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("zone"), Just("kubernetes.io/hostname"), Just("disk")]
+}
+
+/// Constraints of spreading; no two for the same key and effect.
+fn spread() -> impl Strategy<Value = Vec<Value>> {
+    let policies = prop_oneof![
+        3 => Just(json!({})),
+        1 => Just(json!({"nodeTaintsPolicy": "Honor"})),
+        1 => Just(json!({"nodeAffinityPolicy": "Ignore"})),
+        1 => Just(json!({"minDomains": 3})),
+    ];
+    let constraint = (1..4_u8, topology(), prop::bool::ANY, label_selector(), policies).prop_map(
+        |(skew, key, hard, selector, policies)| {
+            let mut constraint = json!({
+                "maxSkew": skew, "topologyKey": key, "labelSelector": selector,
+                "whenUnsatisfiable": if hard { "DoNotSchedule" } else { "ScheduleAnyway" },
+            });
+            for (key, value) in policies.as_object().into_iter().flatten() {
+                if hard || key != "minDomains" {
+                    constraint[key] = value.clone();
+                }
+            }
+            constraint
+        },
+    );
+    let several = prop::collection::vec(constraint, 1..3).prop_map(|mut constraints| {
+        let same = |a: &Value, b: &Value| {
+            a["topologyKey"] == b["topologyKey"] && a["whenUnsatisfiable"] == b["whenUnsatisfiable"]
+        };
+        if let [first, second] = &constraints[..]
+            && same(first, second)
+        {
+            constraints.truncate(1);
+        }
+        constraints
+    });
+    prop_oneof![3 => Just(Vec::new()), 2 => several]
+}
+
+fn pod_affinity(kind: &'static str) -> impl Strategy<Value = Value> {
+    let namespaces = prop_oneof![
+        3 => Just(json!({})),
+        1 => Just(json!({"namespaces": ["ns1"]})),
+        1 => Just(json!({"namespaceSelector": {}})),
+        1 => Just(json!({"namespaceSelector": {"matchLabels": {"team": "t1"}}})),
+    ];
+    let term = (topology(), label_selector(), namespaces).prop_map(|(key, selector, namespaces)| {
+        let mut term = json!({"topologyKey": key, "labelSelector": selector});
+        for (key, value) in namespaces.as_object().into_iter().flatten() {
+            term[key] = value.clone();
+        }
+        term
+    });
+    let required = prop::collection::vec(term.clone(), 0..2);
+    let preferred = prop::collection::vec((1..50_i64, term), 0..2);
+    let off = if kind == "podAffinity" { 4 } else { 2 };
+    prop_oneof![
+        off => Just(Value::Null),
+        1 => (required, preferred).prop_map(|(required, preferred)| {
+            let preferred: Vec<Value> =
+                preferred.into_iter().map(|(w, t)| json!({"weight": w, "podAffinityTerm": t})).collect();
+            json!({
+                "requiredDuringSchedulingIgnoredDuringExecution": required,
+                "preferredDuringSchedulingIgnoredDuringExecution": preferred,
+            })
+        }),
+    ]
 }

@@ -7,4 +7,6 @@ mod columns;
 mod engine;
 mod live;
 mod native;
+mod placing;
 mod reference;
+mod scripted;

@@ -23,7 +23,7 @@ macro_rules! builtin {
     };
 }
 
-fn builtins() -> [(&'static str, Make); 12] {
+fn builtins() -> [(&'static str, Make); 20] {
     [
         builtin!("scheduling-gates", orlop_plugin_scheduling_gates::SchedulingGates),
         builtin!("priority-sort", orlop_plugin_priority_sort::PrioritySort),
@@ -33,13 +33,23 @@ fn builtins() -> [(&'static str, Make); 12] {
         builtin!("node-affinity", orlop_plugin_node_affinity::NodeAffinity),
         builtin!("node-ports", PerNode<orlop_plugin_node_ports::NodePorts>),
         builtin!("node-resources-fit", orlop_plugin_node_resources_fit::NodeResourcesFit),
+        builtin!("volume-restrictions", orlop_plugin_volume_restrictions::VolumeRestrictions),
+        builtin!("node-volume-limits", orlop_plugin_node_volume_limits::NodeVolumeLimits),
+        builtin!("volume-binding", orlop_plugin_volume_binding::VolumeBinding),
+        builtin!("volume-zone", orlop_plugin_volume_zone::VolumeZone),
+        builtin!("pod-topology-spread", orlop_plugin_pod_topology_spread::PodTopologySpread),
+        builtin!("inter-pod-affinity", orlop_plugin_inter_pod_affinity::InterPodAffinity),
+        builtin!("dynamic-resources", orlop_plugin_dynamic_resources::DynamicResources),
+        builtin!("pod-topology-spread", orlop_plugin_pod_topology_spread::PodTopologySpread),
+        builtin!("inter-pod-affinity", orlop_plugin_inter_pod_affinity::InterPodAffinity),
+        builtin!("default-preemption", orlop_plugin_default_preemption::DefaultPreemption),
         builtin!(
             "node-resources-balanced-allocation",
             orlop_plugin_node_resources_balanced_allocation::NodeResourcesBalancedAllocation
         ),
-        builtin!("default-preemption", orlop_plugin_default_preemption::DefaultPreemption),
         builtin!("image-locality", orlop_plugin_image_locality::ImageLocality),
         builtin!("default-binder", orlop_plugin_default_binder::DefaultBinder),
+        builtin!("node-declared-features", orlop_plugin_node_declared_features::NodeDeclaredFeatures),
     ]
 }
 

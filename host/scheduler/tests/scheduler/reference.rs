@@ -2,6 +2,9 @@
 //!
 //! It shares no code with the plugins. Semantics are those of Kubernetes v1.36.
 
+mod affinity;
+mod spread;
+
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +15,10 @@ pub(crate) struct State {
     pub(crate) nodes: BTreeMap<String, Value>,
     /// Pods and the nodes that they are on, by any key.
     pub(crate) placed: BTreeMap<String, (String, Value)>,
+    /// Labels of namespaces, by name.
+    pub(crate) namespaces: BTreeMap<String, Value>,
+    /// Service objects.
+    pub(crate) services: Vec<Value>,
 }
 
 /// What the reference says about one pod.
@@ -97,6 +104,36 @@ fn term_matches(term: &Value, name: &str, node: &Value) -> bool {
         && fields.iter().all(|r| requirement_holds(r, Some(name)))
 }
 
+/// Whether a LabelSelector, which is there, selects the labels.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let label = |key: &str| labels.get(key).and_then(Value::as_str);
+    let equal = selector["matchLabels"].as_object().into_iter().flatten();
+    equal.into_iter().all(|(key, value)| label(key) == value.as_str())
+        && items(selector, "/matchExpressions").iter().all(|r| requirement_holds(r, label(text(r, "/key"))))
+}
+
+fn label<'a>(node: &'a Value, key: &str) -> Option<&'a str> {
+    node["metadata"]["labels"].get(key).and_then(Value::as_str)
+}
+
+/// Whether the pod's node selector and required node affinity take the node.
+fn node_matches(pod: &Value, name: &str, node: &Value) -> bool {
+    let selected = pod["spec"]["nodeSelector"]
+        .as_object()
+        .is_none_or(|s| s.iter().all(|(k, v)| node["metadata"]["labels"].get(k) == Some(v)));
+    let required = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution";
+    selected
+        && pod
+            .pointer(required)
+            .is_none_or(|r| items(r, "/nodeSelectorTerms").iter().any(|t| term_matches(t, name, node)))
+}
+
+/// Whether the pod tolerates the taints that keep pods away.
+fn taints_tolerated(pod: &Value, node: &Value) -> bool {
+    let hard = |t: &(&str, &str, &str)| t.2 == "NoSchedule" || t.2 == "NoExecute";
+    taints(node).into_iter().filter(hard).all(|t| tolerated(pod, t))
+}
+
 fn host_ports(pod: &Value) -> BTreeSet<(String, String, i64)> {
     let or =
         |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
@@ -122,19 +159,10 @@ impl State {
         if node["spec"]["unschedulable"] == true && !tolerated(pod, cordon) {
             return (vec!["node(s) were unschedulable".into()], true);
         }
-        let hard = |t: &(&str, &str, &str)| t.2 == "NoSchedule" || t.2 == "NoExecute";
-        if taints(node).into_iter().filter(hard).any(|t| !tolerated(pod, t)) {
+        if !taints_tolerated(pod, node) {
             return (vec!["node(s) had untolerated taint(s)".into()], true);
         }
-        let label = |key: &str| node["metadata"]["labels"].get(key);
-        let selected = pod["spec"]["nodeSelector"]
-            .as_object()
-            .is_none_or(|s| s.iter().all(|(k, v)| label(k) == Some(v)));
-        let required = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution";
-        let required = pod
-            .pointer(required)
-            .is_none_or(|r| items(r, "/nodeSelectorTerms").iter().any(|t| term_matches(t, name, node)));
-        if !selected || !required {
+        if !node_matches(pod, name, node) {
             return (vec!["node(s) didn't match Pod's node affinity/selector".into()], true);
         }
         let used: Vec<_> = self.on(name).flat_map(host_ports).collect();
@@ -161,7 +189,11 @@ impl State {
                 helpless |= wanted > allocatable(&resource);
             }
         }
-        (reasons, helpless)
+        if !reasons.is_empty() {
+            return (reasons, helpless);
+        }
+        let rejected = self.spread_rejects(pod, node).or_else(|| self.affinity_rejects(pod, node));
+        rejected.map_or((Vec::new(), false), |(reason, helpless)| (vec![reason.to_owned()], helpless))
     }
 
     fn least_allocated(&self, pod: &Value, name: &str, node: &Value) -> i64 {
@@ -251,12 +283,16 @@ impl State {
             .collect();
         let (most_untolerated, most_preferred) =
             (untolerated.iter().copied().max().unwrap_or(0), preferences.iter().copied().max().unwrap_or(0));
+        let spread = self.spread_scores(pod, &fit);
+        let near = self.affinity_scores(pod, &fit);
         for (i, (name, node)) in fit.iter().enumerate() {
             let taint =
                 if most_untolerated == 0 { 100 } else { 100 - 100 * untolerated[i] / most_untolerated };
             let affinity = if most_preferred == 0 { 0 } else { 100 * preferences[i] / most_preferred };
             let total = 3 * taint
                 + 2 * affinity
+                + 2 * spread[i]
+                + 2 * near[i]
                 + self.least_allocated(pod, name, node)
                 + self.balanced(pod, name, node)
                 + self.image_locality(pod, node);
