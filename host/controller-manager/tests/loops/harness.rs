@@ -17,6 +17,8 @@ pub(crate) static PODS: Gvr = Gvr::new("", "v1", "pods");
 pub(crate) static EVENTS: Gvr = Gvr::new("", "v1", "events");
 pub(crate) static DEPLOYMENTS: Gvr = Gvr::new("apps", "v1", "deployments");
 pub(crate) static REPLICASETS: Gvr = Gvr::new("apps", "v1", "replicasets");
+pub(crate) static BUDGETS: Gvr = Gvr::new("policy", "v1", "poddisruptionbudgets");
+pub(crate) static ROLES: Gvr = Gvr::new("rbac.authorization.k8s.io", "v1", "clusterroles");
 pub(crate) static CONTROLLERS: Gvr = Gvr::new("", "v1", "replicationcontrollers");
 
 type Make = fn(&[u8]) -> Result<Box<dyn Controller>, String>;
@@ -78,6 +80,9 @@ fn resources() -> Vec<ApiResource> {
         resource("", "nodes", "Node", false),
         resource("apps", "deployments", "Deployment", true),
         resource("apps", "replicasets", "ReplicaSet", true),
+        resource("apps", "statefulsets", "StatefulSet", true),
+        resource("policy", "poddisruptionbudgets", "PodDisruptionBudget", true),
+        resource("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", false),
         resource("discovery.k8s.io", "endpointslices", "EndpointSlice", true),
         resource("coordination.k8s.io", "leases", "Lease", true),
     ]
