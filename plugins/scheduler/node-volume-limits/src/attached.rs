@@ -1,8 +1,9 @@
 //! What nodes have attached, counted when it is asked for and again when something of it changed.
 
+use crate::csi_node::CsiNode;
 use crate::volume::{Volume, inline, of_persistent_volume, to_come};
-use orlop_sdk::scheduler::volumes::{RequestedClaim, requested_claims, storage_class};
-use orlop_sdk::scheduler::{DictionaryDelta, Mirror, Node, ObjectChange, Objects, column};
+use orlop_sdk::scheduler::volumes::{RequestedClaim, controller, requested_claims, storage_class};
+use orlop_sdk::scheduler::{DictionaryDelta, Mirror, Node, ObjectChange, column};
 use orlop_sdk::serde_json::{Value, from_str};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,8 +12,6 @@ const VOLUMES: u32 = 1;
 const CLASSES: u32 = 2;
 const NODES: u32 = 3;
 const ATTACHMENTS: u32 = 4;
-
-const MIGRATED: &str = "storage.alpha.kubernetes.io/migrated-plugins";
 
 /// What a pod asks for.
 #[derive(Clone, Debug, Default)]
@@ -32,10 +31,11 @@ impl Asked {
     }
 }
 
-/// What one node has attached.
+/// What one node may attach, and has.
 #[derive(Debug, Default)]
 pub(crate) struct Count {
-    /// Of its pods.
+    csi_node: CsiNode,
+    /// Of its pods; not counted where there is no limit.
     volumes: BTreeSet<Volume>,
     /// By driver; those of VolumeAttachments included.
     by_driver: BTreeMap<String, usize>,
@@ -57,10 +57,31 @@ struct Attachment {
     volume: String,
 }
 
+/// A PersistentVolumeClaim, as far as it is read.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    /// Uid of the owner that controls it.
+    pub(crate) controller: Option<Box<str>>,
+    volume: String,
+    class: Box<str>,
+}
+
+/// A PersistentVolume: how it is attached, if it is, and whether it is a CSI volume by itself.
+#[derive(Debug)]
+struct Persistent {
+    volume: Option<Volume>,
+    csi: bool,
+}
+
 /// Objects, entries and counts.
 #[derive(Debug, Default)]
 pub(crate) struct Attached {
-    objects: Objects,
+    /// By namespace and name.
+    claims: HashMap<String, HashMap<String, Claim>>,
+    volumes: HashMap<String, Persistent>,
+    /// Provisioners of storage classes.
+    classes: HashMap<String, String>,
+    csi_nodes: HashMap<String, CsiNode>,
     attachments: HashMap<String, Attachment>,
     /// Names of the attachments of a node.
     by_node: HashMap<String, BTreeSet<String>>,
@@ -74,21 +95,38 @@ impl Attached {
     /// Takes in what changed of the watched objects.
     pub(crate) fn apply(&mut self, full: bool, changes: Vec<ObjectChange>) {
         if full {
-            self.attachments.clear();
-            self.by_node.clear();
-            self.forget_all();
+            let entries = std::mem::take(&mut self.entries);
+            *self = Self { entries, ..Self::default() };
         }
-        for change in &changes {
-            match change.watch {
-                CLAIMS => self.forget(&Source::Claim(change.namespace.clone(), change.name.clone())),
-                VOLUMES => self.forget(&Source::Volume(change.name.clone())),
-                NODES => self.forget(&Source::Node(change.name.clone())),
-                ATTACHMENTS => self.put_attachment(&change.name, change.object.as_ref()),
-                // Classes hardly ever change.
-                _ => self.forget_all(),
+        for ObjectChange { watch, namespace, name, object } in changes {
+            let object = object.as_ref();
+            match watch {
+                CLAIMS => {
+                    let claims = self.claims.entry(namespace.clone()).or_default();
+                    put(claims, name.clone(), object.map(Claim::read));
+                    if claims.is_empty() {
+                        self.claims.remove(&namespace);
+                    }
+                    self.forget(&Source::Claim(namespace, name));
+                }
+                VOLUMES => {
+                    put(&mut self.volumes, name.clone(), object.map(Persistent::read));
+                    self.forget(&Source::Volume(name));
+                }
+                CLASSES => {
+                    let provisioner = object.and_then(|o| o.get("provisioner")).and_then(Value::as_str);
+                    put(&mut self.classes, name, provisioner.map(str::to_owned));
+                    // Classes hardly ever change.
+                    self.forget_all();
+                }
+                NODES => {
+                    put(&mut self.csi_nodes, name.clone(), object.map(CsiNode::read));
+                    self.forget(&Source::Node(name));
+                }
+                ATTACHMENTS => self.put_attachment(&name, object),
+                _ => {}
             }
         }
-        self.objects.apply(full, changes);
     }
 
     fn put_attachment(&mut self, name: &str, object: Option<&Value>) {
@@ -147,21 +185,18 @@ impl Attached {
         }
     }
 
-    /// A claim that a new pod asks for.
-    pub(crate) fn claim(&self, claim: &RequestedClaim) -> Option<&Value> {
-        self.objects.get(CLAIMS, &claim.namespace, &claim.name)
+    /// A claim that there is.
+    pub(crate) fn claim(&self, claim: &RequestedClaim) -> Option<&Claim> {
+        self.claims.get(&claim.namespace)?.get(&claim.name)
     }
 
     fn volume_of(&self, requested: &RequestedClaim) -> Option<Volume> {
         let claim = self.claim(requested)?;
-        let name = claim.pointer("/spec/volumeName").and_then(Value::as_str).unwrap_or("");
-        if let Some(volume) = self.objects.get(VOLUMES, "", name).filter(|_| !name.is_empty()) {
-            return of_persistent_volume(volume);
+        if let Some(persistent) = self.volumes.get(&claim.volume) {
+            return persistent.volume.clone();
         }
         // Not bound yet, or to a volume that is not there (any more).
-        let class = self.objects.get(CLASSES, "", storage_class(claim))?;
-        let provisioner = class.get("provisioner").and_then(Value::as_str).unwrap_or("");
-        to_come(provisioner, &requested.namespace, &requested.name)
+        to_come(self.classes.get(&*claim.class)?, &requested.namespace, &requested.name)
     }
 
     /// The volumes of a pod, each once.
@@ -173,65 +208,60 @@ impl Attached {
         volumes
     }
 
-    /// The CSINode of a node.
-    pub(crate) fn csi_node(&self, name: &str) -> Option<&Value> {
-        self.objects.get(NODES, "", name)
-    }
-
     fn entries_at(&self, mirror: &Mirror, slot: usize) -> impl Iterator<Item = &Asked> {
         let numbers = mirror.list(column::PODS, slot).to_vec();
         numbers.into_iter().filter_map(|n| self.entries.get(usize::try_from(n).ok()?))
     }
 
     /// Counts a node's volumes.
-    pub(crate) fn count(&self, mirror: &Mirror, slot: usize, csi_node: &Value) -> Count {
+    pub(crate) fn count(&self, mirror: &Mirror, slot: usize) -> Count {
         let node = Node::new(mirror, slot).name();
-        let mut count = Count::default();
+        let csi_node = self.csi_nodes.get(node).cloned().unwrap_or_default();
+        let mut count = Count { csi_node, ..Count::default() };
+        if count.csi_node.limits.is_empty() {
+            return count;
+        }
         for asked in self.entries_at(mirror, slot) {
-            count.volumes.extend(self.volumes(asked).into_iter().filter(|v| counts(v, csi_node)));
+            count.volumes.extend(self.volumes(asked).into_iter().filter(|v| count.csi_node.attaches(v)));
         }
         for volume in &count.volumes {
             *count.by_driver.entry(volume.driver.clone()).or_default() += 1;
         }
-        let attachments = self.by_node.get(node).into_iter().flatten();
         let mut seen = HashSet::new();
-        for attachment in attachments.filter_map(|name| self.attachments.get(name)) {
-            let handle = self
-                .objects
-                .get(VOLUMES, "", &attachment.volume)
-                .and_then(|v| v.pointer("/spec/csi/volumeHandle"))
-                .and_then(Value::as_str);
-            let Some(handle) = handle else { continue };
-            let same = |v: &Volume| v.driver == attachment.attacher && v.handle == handle;
-            if seen.insert((&attachment.attacher, handle)) && !count.volumes.iter().any(same) {
+        for attachment in self.attachments_at(node) {
+            let persistent = self.volumes.get(&attachment.volume).filter(|p| p.csi);
+            let Some(volume) = persistent.and_then(|p| p.volume.as_ref()) else { continue };
+            let same = |v: &Volume| v.driver == attachment.attacher && v.handle == volume.handle;
+            if seen.insert((&attachment.attacher, &volume.handle)) && !count.volumes.iter().any(same) {
                 *count.by_driver.entry(attachment.attacher.clone()).or_default() += 1;
             }
         }
         count
     }
 
+    fn attachments_at(&self, node: &str) -> impl Iterator<Item = &Attachment> {
+        self.by_node.get(node).into_iter().flatten().filter_map(|name| self.attachments.get(name))
+    }
+
     /// The same, remembered.
-    pub(crate) fn counted(&mut self, mirror: &Mirror, slot: usize, csi_node: &Value) -> &Count {
+    pub(crate) fn counted(&mut self, mirror: &Mirror, slot: usize) -> &Count {
         if self.counts.len() <= slot {
             self.counts.resize_with(mirror.slots().max(slot + 1), || None);
         }
         if self.counts.get(slot).is_some_and(Option::is_none) {
-            let count = self.count(mirror, slot, csi_node);
-            let node = Node::new(mirror, slot).name().to_owned();
+            let count = self.count(mirror, slot);
+            let node = Node::new(mirror, slot).name();
             let mut sources = HashSet::new();
-            for claim in self.entries_at(mirror, slot).flat_map(|asked| &asked.claims) {
-                let volume =
-                    self.claim(claim).and_then(|c| c.pointer("/spec/volumeName")).and_then(Value::as_str);
-                sources.extend(volume.map(|v| Source::Volume(v.to_owned())));
-                sources.insert(Source::Claim(claim.namespace.clone(), claim.name.clone()));
+            if !count.csi_node.limits.is_empty() {
+                for claim in self.entries_at(mirror, slot).flat_map(|asked| &asked.claims) {
+                    let volume = self.claim(claim).map(|c| Source::Volume(c.volume.clone()));
+                    sources.extend(volume);
+                    sources.insert(Source::Claim(claim.namespace.clone(), claim.name.clone()));
+                }
+                let attached = self.attachments_at(node);
+                sources.extend(attached.map(|attachment| Source::Volume(attachment.volume.clone())));
             }
-            let attachments = self.by_node.get(&node).into_iter().flatten();
-            sources.extend(
-                attachments
-                    .filter_map(|name| self.attachments.get(name))
-                    .map(|attachment| Source::Volume(attachment.volume.clone())),
-            );
-            sources.insert(Source::Node(node));
+            sources.insert(Source::Node(node.to_owned()));
             for source in sources {
                 self.slots_of.entry(source).or_default().insert(slot);
             }
@@ -239,41 +269,48 @@ impl Attached {
                 *cell = Some(count);
             }
         }
-        const NONE: &Count = &Count { volumes: BTreeSet::new(), by_driver: BTreeMap::new() };
+        const NONE: &Count = &Count {
+            csi_node: CsiNode { limits: Vec::new(), migrated: String::new() },
+            volumes: BTreeSet::new(),
+            by_driver: BTreeMap::new(),
+        };
         self.counts.get(slot).and_then(Option::as_ref).unwrap_or(NONE)
     }
 }
 
-/// Whether a volume is attached by its CSI driver on this node.
-fn counts(volume: &Volume, csi_node: &Value) -> bool {
-    let Some(plugin) = volume.if_migrated else { return true };
-    let migrated =
-        csi_node.pointer("/metadata/annotations").and_then(|a| a.get(MIGRATED)).and_then(Value::as_str);
-    migrated.is_some_and(|list| list.split(',').any(|p| p == plugin))
+impl Claim {
+    fn read(object: &Value) -> Self {
+        Self {
+            controller: controller(object).map(Into::into),
+            volume: object.pointer("/spec/volumeName").and_then(Value::as_str).unwrap_or("").to_owned(),
+            class: storage_class(object).into(),
+        }
+    }
 }
 
-/// The limit of a driver on a node; `None` where there is none.
-fn limit(csi_node: &Value, driver: &str) -> Option<usize> {
-    let drivers = csi_node.pointer("/spec/drivers").and_then(Value::as_array)?;
-    let driver = drivers.iter().find(|d| d.get("name").and_then(Value::as_str) == Some(driver))?;
-    usize::try_from(driver.pointer("/allocatable/count")?.as_u64()?).ok()
-}
-
-/// Whether a node has a limit for one of the volumes.
-pub(crate) fn is_limited(new: &[Volume], csi_node: &Value) -> bool {
-    new.iter().any(|volume| limit(csi_node, &volume.driver).is_some())
+impl Persistent {
+    fn read(object: &Value) -> Self {
+        let csi = object.pointer("/spec/csi").is_some_and(Value::is_object);
+        Self { volume: of_persistent_volume(object), csi }
+    }
 }
 
 impl Count {
     /// Whether the new volumes may be attached too.
-    pub(crate) fn has_room(&self, new: &[Volume], csi_node: &Value) -> bool {
-        let mut added: HashMap<&str, usize> = HashMap::new();
-        for volume in new.iter().filter(|v| counts(v, csi_node) && !self.volumes.contains(*v)) {
-            *added.entry(&volume.driver).or_default() += 1;
-        }
-        added.into_iter().all(|(driver, added)| {
-            let attached = self.by_driver.get(driver).copied().unwrap_or(0);
-            limit(csi_node, driver).is_none_or(|limit| attached + added <= limit)
+    pub(crate) fn has_room(&self, new: &[Volume]) -> bool {
+        self.csi_node.limits.iter().all(|(driver, limit)| {
+            let adds =
+                |v: &&Volume| v.driver == **driver && self.csi_node.attaches(v) && !self.volumes.contains(*v);
+            let added = new.iter().filter(adds).count();
+            let attached = self.by_driver.get(&**driver).copied().unwrap_or(0);
+            added == 0 || attached + added <= *limit
         })
+    }
+}
+
+fn put<V>(map: &mut HashMap<String, V>, key: String, value: Option<V>) {
+    match value {
+        Some(value) => _ = map.insert(key, value),
+        None => _ = map.remove(&key),
     }
 }

@@ -1,6 +1,7 @@
 //! NodeVolumeLimits: a node takes no more volumes of a driver than it can attach.
 
 mod attached;
+mod csi_node;
 mod limits;
 mod volume;
 

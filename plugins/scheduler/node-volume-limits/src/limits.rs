@@ -1,10 +1,9 @@
 //! The plugin.
 
-use crate::attached::{self, Attached, is_limited};
+use crate::attached::{self, Attached};
 use crate::volume::Volume;
 use orlop_sdk::scheduler::{
-    Asked, BatchPlugin, Delta, Explanation, Mirror, Node, ObjectChange, Prepared, Reason, Stale, Synced,
-    dictionary,
+    Asked, BatchPlugin, Delta, Explanation, Mirror, ObjectChange, Prepared, Reason, Stale, Synced, dictionary,
 };
 use orlop_sdk::serde_json::Value;
 use std::collections::HashMap;
@@ -34,7 +33,7 @@ impl NodeVolumeLimits {
                 return Some("PersistentVolumeClaim had no name".to_owned());
             }
             match self.attached.claim(claim) {
-                Some(found) => claim.check_owner(found).err(),
+                Some(found) => claim.check_owner(found.controller.as_deref()).err(),
                 None => {
                     Some(format!("looking up PVC {}/{}: {}", claim.namespace, claim.name, claim.not_found()))
                 }
@@ -87,17 +86,8 @@ impl BatchPlugin for NodeVolumeLimits {
     fn filter(&mut self, class: u32, rows: &[u32]) -> Vec<u64> {
         let Self { mirror, attached, classes } = self;
         let Some(class) = classes.get(&class) else { return Vec::new() };
-        Asked::new(rows, mirror.slots()).mask(|slot| {
-            if class.fault.is_some() {
-                return false;
-            }
-            let Some(csi_node) = attached.csi_node(Node::new(mirror, slot).name()) else { return true };
-            if !is_limited(&class.volumes, csi_node) {
-                return true;
-            }
-            let csi_node = csi_node.clone();
-            attached.counted(mirror, slot, &csi_node).has_room(&class.volumes, &csi_node)
-        })
+        Asked::new(rows, mirror.slots())
+            .mask(|slot| class.fault.is_none() && attached.counted(mirror, slot).has_room(&class.volumes))
     }
 
     fn overlay(&mut self, class: u32, mut delta: Delta) -> Vec<u64> {
@@ -105,12 +95,7 @@ impl BatchPlugin for NodeVolumeLimits {
         let Self { mirror, attached, classes } = self;
         let Some(class) = classes.get(&class) else { return Vec::new() };
         mirror.overlay(delta, |mirror, slot| {
-            if class.fault.is_some() {
-                return false;
-            }
-            let Some(csi_node) = attached.csi_node(Node::new(mirror, slot).name()) else { return true };
-            !is_limited(&class.volumes, csi_node)
-                || attached.count(mirror, slot, csi_node).has_room(&class.volumes, csi_node)
+            class.fault.is_none() && attached.count(mirror, slot).has_room(&class.volumes)
         })
     }
 

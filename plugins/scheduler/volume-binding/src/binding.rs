@@ -37,9 +37,13 @@ struct Class {
 }
 
 impl Class {
+    fn is_current(&self, storage: &Storage) -> bool {
+        self.needs.as_ref().is_ok_and(|needs| needs.generation == storage.generation())
+    }
+
     /// Looks again where something changed.
     fn refresh(&mut self, storage: &Storage) {
-        if self.needs.as_ref().map_or(0, |n| n.generation) != storage.generation() {
+        if !self.is_current(storage) {
             self.needs = Needs::of(storage, &self.claims);
         }
     }
@@ -68,9 +72,14 @@ impl VolumeBinding {
         if claims.is_empty() {
             return Ok(());
         }
-        let class = Class { needs: Needs::of(&self.storage, &claims), claims };
         let node = Node::new(&self.mirror, placement.slot as usize);
-        let steps = class.on(&node).map_err(|reasons| reasons.join(", "))?;
+        // The pod's class was asked just now.
+        let same = |class: &&Class| class.is_current(&self.storage) && class.claims == claims;
+        let steps = match self.classes.values().find(same) {
+            Some(class) => class.on(&node),
+            None => Class { needs: Needs::of(&self.storage, &claims), claims }.on(&node),
+        };
+        let steps = steps.map_err(|reasons| reasons.join(", "))?;
         if !steps.is_empty() {
             self.bookings.insert(placement.pod, Booking::new(steps, &placement.node, &mut self.storage));
         }

@@ -3,12 +3,10 @@
 //! Source: `BindPodVolumes` of `k8s.io/kubernetes/pkg/scheduler/framework/plugins/volumebinding`.
 
 use crate::class::Step;
-use crate::storage::{
-    BOUND_BY_CONTROLLER, Claim, ClaimKey, SELECTED_NODE, Storage, Volume, annotation, text,
-};
+use crate::storage::{BOUND_BY_CONTROLLER, Claim, ClaimKey, SELECTED_NODE, Storage, Volume};
 use orlop_sdk::controller::Meta;
 use orlop_sdk::scheduler::{Node, Write};
-use orlop_sdk::serde_json::{Value, json};
+use orlop_sdk::serde_json::json;
 
 /// What was reserved for a pod.
 #[derive(Debug)]
@@ -30,12 +28,12 @@ pub(crate) enum Progress {
     Done,
 }
 
-fn meta(object: &Value, namespace: &str, name: &str) -> Meta {
+fn meta(namespace: &str, name: &str, uid: &str, revision: &str) -> Meta {
     Meta {
         name: name.to_owned(),
         namespace: namespace.to_owned(),
-        uid: text(object, "/metadata/uid").to_owned(),
-        resource_version: text(object, "/metadata/resourceVersion").to_owned(),
+        uid: uid.to_owned(),
+        resource_version: revision.to_owned(),
         ..Meta::default()
     }
 }
@@ -51,8 +49,7 @@ fn claim<'a>(storage: &'a Storage, key: &ClaimKey) -> Result<&'a Claim, String> 
 
 /// Whether the volume refers to this very claim.
 fn refers(volume: &Volume, key: &ClaimKey, claim: &Claim) -> bool {
-    let field = |name: &str| text(&volume.object, &format!("/spec/claimRef/{name}"));
-    field("namespace") == key.0 && field("name") == key.1 && field("uid") == claim.uid()
+    volume.reference.as_ref().is_some_and(|r| r.claim == *key && r.uid == claim.uid)
 }
 
 fn bind(name: &str, volume: &Volume, key: &ClaimKey, claim: &Claim) -> Write {
@@ -61,17 +58,17 @@ fn bind(name: &str, volume: &Volume, key: &ClaimKey, claim: &Claim) -> Write {
         "apiVersion": "v1",
         "namespace": key.0,
         "name": key.1,
-        "uid": claim.uid(),
-        "resourceVersion": text(&claim.object, "/metadata/resourceVersion"),
+        "uid": claim.uid,
+        "resourceVersion": claim.revision,
     }}});
     // A volume that its author made for the claim stays without it.
-    if volume.object.pointer("/spec/claimRef").is_none_or(Value::is_null)
+    if volume.reference.is_none()
         && let Some(patch) = patch.as_object_mut()
     {
         let annotations = json!({ "annotations": { BOUND_BY_CONTROLLER: "yes" } });
         patch.insert("metadata".to_owned(), annotations);
     }
-    let meta = meta(&volume.object, "", name);
+    let meta = meta("", name, &volume.uid, &volume.revision);
     Write::patch("v1", "persistentvolumes", &meta, patch).at_revision(&meta)
 }
 
@@ -80,10 +77,7 @@ impl Booking {
     pub(crate) fn new(steps: Vec<Step>, node: &str, storage: &mut Storage) -> Self {
         for step in &steps {
             match step {
-                Step::Bind { claim, volume } => {
-                    let uid = storage.claim(&claim.0, &claim.1).map(|c| c.uid().to_owned());
-                    storage.assume_volume(volume, claim, &uid.unwrap_or_default());
-                }
+                Step::Bind { claim, volume } => storage.assume_volume(volume, claim),
                 Step::Provision { claim } => storage.assume_claim(claim, node),
             }
         }
@@ -145,7 +139,7 @@ impl Booking {
                 if claim.selected_node.as_deref() == Some(node) {
                     return Ok(None);
                 }
-                let meta = meta(&claim.object, &key.0, &key.1);
+                let meta = meta(&key.0, &key.1, &claim.uid, &claim.revision);
                 let patch = json!({ "metadata": { "annotations": { SELECTED_NODE: node } } });
                 Ok(Some(Write::patch("v1", "persistentvolumeclaims", &meta, patch).at_revision(&meta)))
             }
@@ -171,11 +165,11 @@ fn bound(
 ) -> Result<bool, String> {
     let volume = storage.volume(name).ok_or_else(|| missing("v1.PersistentVolume", name))?;
     let claim = claim(storage, key)?;
-    if written == Some(volume.revision()) {
+    if written == Some(&volume.revision) {
         return Ok(false);
     }
     reaches(volume, name, node)?;
-    if text(&volume.object, "/spec/claimRef/uid").is_empty() {
+    if volume.reference.as_ref().is_none_or(|r| r.uid.is_empty()) {
         return Err(format!("ClaimRef got reset for pv {name:?}"));
     }
     Ok(claim.bound)
@@ -190,10 +184,10 @@ fn provisioned(
     written: Option<&str>,
 ) -> Result<bool, String> {
     let claim = claim(storage, key)?;
-    if written == Some(text(&claim.object, "/metadata/resourceVersion")) {
+    if written == Some(&claim.revision) {
         return Ok(false);
     }
-    match annotation(&claim.object, SELECTED_NODE) {
+    match claim.selected_node.as_deref() {
         Some(selected) if selected == chosen => {}
         // A provisioner that fails takes the annotation away, so that the pod is tried again.
         _ => return Err(format!("provisioning failed for PVC {:?}", key.1)),

@@ -25,7 +25,7 @@ impl Candidates {
         let mut own = None;
         let mut free: Vec<(&str, &Volume)> = Vec::new();
         for (name, volume) in storage.of_class(&claim.class).filter(|(_, v)| v.suits(claim)) {
-            match storage.is_for(name, volume, key, claim.uid()) {
+            match storage.is_for(name, volume, key, &claim.uid) {
                 Some(true) => own = own.or(Some((name, volume))),
                 Some(false) => {}
                 None if volume.is_free_for(claim) => free.push((name, volume)),

@@ -3,7 +3,7 @@
 //! Source: `FindPodVolumes` of `k8s.io/kubernetes/pkg/scheduler/framework/plugins/volumebinding`.
 
 use crate::candidates::Candidates;
-use crate::storage::{ClaimKey, Storage, Topology, Volume, text};
+use crate::storage::{ClaimKey, Storage, Topology, Volume};
 use orlop_sdk::apimachinery::selector::Selector;
 use orlop_sdk::scheduler::Node;
 use orlop_sdk::scheduler::volumes::RequestedClaim;
@@ -37,7 +37,7 @@ struct Wanted {
     key: ClaimKey,
     request: i128,
     /// The node for which it is being provisioned.
-    selected: Option<String>,
+    selected: Option<Box<str>>,
     candidates: Candidates,
     provisioning: Provisioning,
 }
@@ -65,16 +65,16 @@ impl Needs {
                     ),
                 });
             };
-            if text(&claim.object, "/status/phase") == "Lost" {
+            if claim.lost {
                 let volume = &claim.volume;
                 return Err(format!(
                     "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"
                 ));
             }
-            if claim.is_being_deleted() {
+            if claim.is_being_deleted {
                 return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
             }
-            requested.check_owner(&claim.object)?;
+            requested.check_owner(claim.controller.as_deref())?;
         }
         let mut needs = Self { generation: storage.generation(), ..Self::default() };
         let mut immediate = false;
@@ -161,7 +161,7 @@ impl Needs {
 
     fn steps(&self, node: &Node<'_>) -> Result<Vec<Step>, &'static str> {
         let label = |key: &str| node.label(key);
-        if self.wanted.iter().any(|w| w.selected.as_ref().is_some_and(|s| s != node.name())) {
+        if self.wanted.iter().any(|w| w.selected.as_ref().is_some_and(|s| **s != *node.name())) {
             return Err(BIND_CONFLICT);
         }
         let mut steps = Vec::with_capacity(self.wanted.len());

@@ -3,7 +3,7 @@
 use orlop_sdk::apimachinery::quantity::Quantity;
 use orlop_sdk::apimachinery::selector::{NodeSelector, Selector};
 use orlop_sdk::scheduler::ObjectChange;
-use orlop_sdk::scheduler::volumes::storage_class;
+use orlop_sdk::scheduler::volumes::{controller, storage_class};
 use orlop_sdk::serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -16,31 +16,51 @@ pub(crate) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controll
 /// Namespace and name.
 pub(crate) type ClaimKey = (String, String);
 
-/// A PersistentVolumeClaim.
+/// A PersistentVolumeClaim, as far as it is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
-    /// The fields of the watch.
-    pub(crate) object: Value,
-    pub(crate) class: String,
+    pub(crate) uid: Box<str>,
+    pub(crate) revision: Box<str>,
+    /// Uid of the owner that controls it.
+    pub(crate) controller: Option<Box<str>>,
+    pub(crate) class: Box<str>,
     /// The volume that it names.
-    pub(crate) volume: String,
+    pub(crate) volume: Box<str>,
     /// Whether the binding is complete.
     pub(crate) bound: bool,
-    pub(crate) selected_node: Option<String>,
+    pub(crate) lost: bool,
+    pub(crate) is_being_deleted: bool,
+    pub(crate) selected_node: Option<Box<str>>,
     pub(crate) request: i128,
+    modes: u8,
+    block: bool,
     /// `None` selects everything; a faulty one nothing.
-    pub(crate) selector: Option<Selector>,
+    selector: Option<Selector>,
 }
 
-/// A PersistentVolume.
+/// A PersistentVolume, as far as it is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Volume {
-    /// The fields of the watch.
-    pub(crate) object: Value,
-    pub(crate) class: String,
+    pub(crate) uid: Box<str>,
+    pub(crate) revision: Box<str>,
+    class: Box<str>,
     pub(crate) capacity: i128,
     /// `None` reaches every node; a faulty one none.
     pub(crate) affinity: Option<NodeSelector>,
+    pub(crate) reference: Option<Reference>,
+    modes: u8,
+    block: bool,
+    available: bool,
+    is_being_deleted: bool,
+    labels: Vec<(Box<str>, Box<str>)>,
+}
+
+/// `spec.claimRef`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reference {
+    pub(crate) claim: ClaimKey,
+    /// Empty where only the author of the volume has bound it.
+    pub(crate) uid: Box<str>,
 }
 
 /// A StorageClass.
@@ -65,20 +85,37 @@ struct Capacity {
 /// What is booked of a volume until the API tells of it.
 #[derive(Clone, Debug)]
 struct Assumed {
-    claim: ClaimKey,
-    uid: String,
+    reference: Reference,
     /// The revision of the volume that it is assumed of; any later one tells more.
-    revision: String,
+    revision: Box<str>,
 }
 
-/// Text at a JSON pointer; empty where there is none.
-pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or("")
 }
 
-/// An annotation.
-pub(crate) fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.pointer("/metadata/annotations")?.get(key)?.as_str()
+}
+
+/// Access modes, one bit each.
+fn modes(list: Option<&Value>) -> u8 {
+    let bit = |mode: &Value| match mode.as_str() {
+        Some("ReadWriteOnce") => 1,
+        Some("ReadOnlyMany") => 2,
+        Some("ReadWriteMany") => 4,
+        Some("ReadWriteOncePod") => 8,
+        _ => 16,
+    };
+    list.and_then(Value::as_array).into_iter().flatten().fold(0, |modes, mode| modes | bit(mode))
+}
+
+fn is_block(object: &Value) -> bool {
+    text(object, "/spec/volumeMode") == "Block"
+}
+
+fn is_being_deleted(object: &Value) -> bool {
+    !text(object, "/metadata/deletionTimestamp").is_empty()
 }
 
 fn texts(list: Option<&Value>) -> Vec<String> {
@@ -96,36 +133,49 @@ fn label_selector(value: Option<&Value>) -> Option<Selector> {
 }
 
 impl Claim {
-    fn read(object: Value) -> Self {
-        let volume = text(&object, "/spec/volumeName").to_owned();
+    fn read(object: &Value) -> Self {
+        let volume = text(object, "/spec/volumeName");
         Self {
-            class: storage_class(&object).to_owned(),
-            bound: !volume.is_empty() && annotation(&object, BIND_COMPLETED).is_some(),
-            volume,
-            selected_node: annotation(&object, SELECTED_NODE).map(str::to_owned),
+            uid: text(object, "/metadata/uid").into(),
+            revision: text(object, "/metadata/resourceVersion").into(),
+            controller: controller(object).map(Into::into),
+            class: storage_class(object).into(),
+            bound: !volume.is_empty() && annotation(object, BIND_COMPLETED).is_some(),
+            volume: volume.into(),
+            lost: text(object, "/status/phase") == "Lost",
+            is_being_deleted: is_being_deleted(object),
+            selected_node: annotation(object, SELECTED_NODE).map(Into::into),
             request: quantity(object.pointer("/spec/resources/requests/storage")).unwrap_or(0),
+            modes: modes(object.pointer("/spec/accessModes")),
+            block: is_block(object),
             selector: label_selector(object.pointer("/spec/selector")),
-            object,
         }
-    }
-
-    pub(crate) fn uid(&self) -> &str {
-        text(&self.object, "/metadata/uid")
-    }
-
-    pub(crate) fn is_being_deleted(&self) -> bool {
-        !text(&self.object, "/metadata/deletionTimestamp").is_empty()
     }
 }
 
 impl Volume {
-    fn read(object: Value) -> Self {
+    fn read(object: &Value) -> Self {
         let affinity = object.pointer("/spec/nodeAffinity/required").filter(|a| !a.is_null());
+        let reference = object.pointer("/spec/claimRef").filter(|r| r.is_object());
+        let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+        let labels = labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or("").into()));
+        let mut labels: Vec<(Box<str>, Box<str>)> = labels.collect();
+        labels.sort_unstable();
         Self {
-            class: storage_class(&object).to_owned(),
+            uid: text(object, "/metadata/uid").into(),
+            revision: text(object, "/metadata/resourceVersion").into(),
+            class: storage_class(object).into(),
             capacity: quantity(object.pointer("/spec/capacity/storage")).unwrap_or(0),
             affinity: affinity.map(|a| NodeSelector::from_value(a).unwrap_or_default()),
-            object,
+            reference: reference.map(|r| Reference {
+                claim: (text(r, "/namespace").to_owned(), text(r, "/name").to_owned()),
+                uid: text(r, "/uid").into(),
+            }),
+            modes: modes(object.pointer("/spec/accessModes")),
+            block: is_block(object),
+            available: text(object, "/status/phase") == "Available",
+            is_being_deleted: is_being_deleted(object),
+            labels,
         }
     }
 
@@ -134,28 +184,16 @@ impl Volume {
         self.affinity.as_ref().is_none_or(|affinity| affinity.matches("", label))
     }
 
-    pub(crate) fn revision(&self) -> &str {
-        text(&self.object, "/metadata/resourceVersion")
-    }
-
-    /// Whether it is usable for a claim of this size, mode and state at all.
+    /// Whether it is usable for a claim of this size and mode at all.
     pub(crate) fn suits(&self, claim: &Claim) -> bool {
-        let mode = |object: &Value| match text(object, "/spec/volumeMode") {
-            "" => "Filesystem".to_owned(),
-            mode => mode.to_owned(),
-        };
-        self.capacity >= claim.request
-            && mode(&self.object) == mode(&claim.object)
-            && text(&self.object, "/metadata/deletionTimestamp").is_empty()
+        self.capacity >= claim.request && self.block == claim.block && !self.is_being_deleted
     }
 
     /// Whether a claim that it was not made for may take it.
     pub(crate) fn is_free_for(&self, claim: &Claim) -> bool {
-        let offered = texts(self.object.pointer("/spec/accessModes"));
-        let labels = self.object.pointer("/metadata/labels").unwrap_or(&Value::Null);
-        text(&self.object, "/status/phase") == "Available"
-            && claim.selector.as_ref().is_none_or(|selector| selector.matches_value(labels))
-            && texts(claim.object.pointer("/spec/accessModes")).iter().all(|mode| offered.contains(mode))
+        self.available
+            && claim.modes & !self.modes == 0
+            && claim.selector.as_ref().is_none_or(|selector| selector.matches(&self.labels))
     }
 }
 
@@ -179,14 +217,14 @@ impl Class {
 pub(crate) struct Storage {
     claims: HashMap<ClaimKey, Claim>,
     volumes: BTreeMap<String, Volume>,
-    by_class: HashMap<String, BTreeSet<String>>,
+    by_class: HashMap<Box<str>, BTreeSet<String>>,
     classes: HashMap<String, Class>,
     /// Drivers whose capacities count.
     drivers: BTreeSet<String>,
     capacities: BTreeMap<ClaimKey, Capacity>,
     assumed_volumes: HashMap<String, Assumed>,
     /// Node and revision of the claim.
-    assumed_claims: HashMap<ClaimKey, (String, String)>,
+    assumed_claims: HashMap<ClaimKey, (Box<str>, Box<str>)>,
     generation: u64,
 }
 
@@ -208,8 +246,8 @@ impl Storage {
         }
         for ObjectChange { watch, namespace, name, object } in changes {
             match watch {
-                0 => put(&mut self.claims, (namespace, name), object.map(Claim::read)),
-                1 => self.put_volume(name, object.map(Volume::read)),
+                0 => put(&mut self.claims, (namespace, name), object.as_ref().map(Claim::read)),
+                1 => self.put_volume(name, object.as_ref().map(Volume::read)),
                 2 => put(&mut self.classes, name, object.as_ref().map(Class::read)),
                 3 => {
                     let counts = |o: &Value| o.pointer("/spec/storageCapacity").and_then(Value::as_bool);
@@ -259,25 +297,16 @@ impl Storage {
     }
 
     /// The node that a claim is or will be provisioned for.
-    pub(crate) fn selected_node(&self, key: &ClaimKey, claim: &Claim) -> Option<String> {
-        let assumed = self.assumed_claims.get(key);
-        let assumed =
-            assumed.filter(|(_, revision)| revision == text(&claim.object, "/metadata/resourceVersion"));
+    pub(crate) fn selected_node(&self, key: &ClaimKey, claim: &Claim) -> Option<Box<str>> {
+        let assumed = self.assumed_claims.get(key).filter(|(_, revision)| *revision == claim.revision);
         assumed.map(|(node, _)| node.clone()).or_else(|| claim.selected_node.clone())
     }
 
     /// Whether a volume is set aside for a claim: `None` where it is for none.
     pub(crate) fn is_for(&self, name: &str, volume: &Volume, key: &ClaimKey, uid: &str) -> Option<bool> {
-        if let Some(assumed) = self.assumed_volumes.get(name).filter(|a| a.revision == volume.revision()) {
-            return Some(assumed.claim == *key && assumed.uid == uid);
-        }
-        let reference = volume.object.pointer("/spec/claimRef").filter(|r| r.is_object())?;
-        let theirs = text(reference, "/uid");
-        Some(
-            text(reference, "/namespace") == key.0
-                && text(reference, "/name") == key.1
-                && (theirs.is_empty() || theirs == uid),
-        )
+        let assumed = self.assumed_volumes.get(name).filter(|a| a.revision == volume.revision);
+        let reference = assumed.map(|a| &a.reference).or(volume.reference.as_ref())?;
+        Some(reference.claim == *key && (reference.uid.is_empty() || *reference.uid == *uid))
     }
 
     /// Where a driver publishes capacities: the nodes from which a volume of this size can be made.
@@ -290,24 +319,24 @@ impl Storage {
     }
 
     /// Takes it that a volume is bound to a claim.
-    pub(crate) fn assume_volume(&mut self, name: &str, claim: &ClaimKey, uid: &str) {
-        let Some(revision) = self.volumes.get(name).map(|v| v.revision().to_owned()) else { return };
+    pub(crate) fn assume_volume(&mut self, name: &str, claim: &ClaimKey) {
+        let uid = self.claims.get(claim).map(|c| c.uid.clone()).unwrap_or_default();
+        let Some(revision) = self.volumes.get(name).map(|v| v.revision.clone()) else { return };
         self.generation += 1;
-        let assumed = Assumed { claim: claim.clone(), uid: uid.to_owned(), revision };
+        let assumed = Assumed { reference: Reference { claim: claim.clone(), uid }, revision };
         self.assumed_volumes.insert(name.to_owned(), assumed);
     }
 
     /// Takes it that a claim will be provisioned for a node.
     pub(crate) fn assume_claim(&mut self, key: &ClaimKey, node: &str) {
-        let Some(claim) = self.claims.get(key) else { return };
-        let revision = text(&claim.object, "/metadata/resourceVersion").to_owned();
+        let Some(revision) = self.claims.get(key).map(|c| c.revision.clone()) else { return };
         self.generation += 1;
-        self.assumed_claims.insert(key.clone(), (node.to_owned(), revision));
+        self.assumed_claims.insert(key.clone(), (node.into(), revision));
     }
 
     /// Forgets what was assumed of a volume for a claim.
     pub(crate) fn restore_volume(&mut self, name: &str, claim: &ClaimKey) {
-        if self.assumed_volumes.get(name).is_some_and(|a| a.claim == *claim) {
+        if self.assumed_volumes.get(name).is_some_and(|a| a.reference.claim == *claim) {
             self.generation += 1;
             self.assumed_volumes.remove(name);
         }

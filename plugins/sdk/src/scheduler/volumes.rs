@@ -31,24 +31,28 @@ impl RequestedClaim {
         not_found("persistentvolumeclaim", &self.name)
     }
 
-    /// Why the claim cannot be this one, where it must belong to the pod and does not.
+    /// Why the claim cannot be this one, where it must belong to the pod and does not. `controller`: the
+    /// uid of the claim's controller, see [`controller`].
     ///
     /// # Errors
     /// What upstream says.
-    pub fn check_owner(&self, claim: &Value) -> Result<(), String> {
+    pub fn check_owner(&self, controller: Option<&str>) -> Result<(), String> {
         let Some(pod) = &self.pod else { return Ok(()) };
-        let owners = claim.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-        let controller = owners
-            .into_iter()
-            .flatten()
-            .find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true));
-        if controller.and_then(|owner| owner.get("uid")).and_then(Value::as_str) == Some(&pod.uid) {
+        if controller == Some(pod.uid.as_str()) {
             return Ok(());
         }
         let Self { namespace, name, .. } = self;
         let pod = &pod.name;
         Err(format!("PVC {namespace}/{name} was not created for pod {namespace}/{pod} (pod is not owner)"))
     }
+}
+
+/// The uid of the owner that controls an object.
+#[must_use]
+pub fn controller(object: &Value) -> Option<&str> {
+    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
+    let controls = |owner: &&Value| owner.get("controller").and_then(Value::as_bool) == Some(true);
+    owners.iter().find(controls)?.get("uid")?.as_str()
 }
 
 /// The claims of a pod or of a placed pod; declare `computed.requestedClaims`.
@@ -94,10 +98,10 @@ mod tests {
         let claims = requested_claims(&pod);
         assert_eq!(claims[0], RequestedClaim { namespace: "shop".into(), name: "data".into(), pod: None });
         assert_eq!(claims[0].not_found(), "persistentvolumeclaim \"data\" not found");
-        assert_eq!(claims[0].check_owner(&json!({})), Ok(()));
-        let owned = |uid: &str, controller: bool| {
-            let owner = json!({"kind": "Pod", "uid": uid, "controller": controller});
-            claims[1].check_owner(&json!({"metadata": {"ownerReferences": [owner]}}))
+        assert_eq!(claims[0].check_owner(None), Ok(()));
+        let owned = |uid: &str, controls: bool| {
+            let owner = json!({"kind": "Pod", "uid": uid, "controller": controls});
+            claims[1].check_owner(controller(&json!({"metadata": {"ownerReferences": [owner]}})))
         };
         assert_eq!(owned("u", true), Ok(()));
         let refused = "PVC shop/web-0-tmp was not created for pod shop/web-0 (pod is not owner)";
