@@ -10,6 +10,7 @@
 mod chain;
 mod context;
 mod memo;
+mod trial;
 mod wire;
 mod worker;
 

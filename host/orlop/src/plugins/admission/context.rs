@@ -51,7 +51,9 @@ impl ContextSource {
     /// cache in process costs its maps only.
     pub(super) fn follow(&self, chain: &Chain) {
         let mut caches = self.caches.lock();
-        for context in chain.links().iter().filter_map(|l| l.manifest()).flat_map(|m| &m.context) {
+        let candidates = chain.links().iter().filter_map(|l| Some(&l.trial.as_ref()?.link));
+        let links = chain.links().iter().chain(candidates);
+        for context in links.filter_map(|l| l.manifest()).flat_map(|m| &m.context) {
             let gvr = gvr(context);
             if caches.contains_key(&gvr) {
                 continue;

@@ -1,5 +1,7 @@
 //! The door, with small plugins of WebAssembly text.
 
+mod candidates;
+
 use super::*;
 use crate::plugins::manager::tests::support;
 use crate::plugins::policy;

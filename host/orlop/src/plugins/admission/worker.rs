@@ -5,7 +5,9 @@
 
 use super::chain::{Chain, Link};
 use super::context::{ContextSource, Prefetched};
+use super::trial::{self, Decided, Shadow, Trial};
 use super::{context, is_exempt, memo, wire};
+use crate::plugins::health::MemoryUse;
 use crate::plugins::manager::record;
 use crate::plugins::set::FailurePolicy;
 use orlop_apimachinery::Status;
@@ -51,11 +53,12 @@ impl Workers {
         let queue =
             Arc::new(Queue { jobs: Mutex::default(), waiting: Condvar::new(), room: Semaphore::new(QUEUE) });
         let workers = Self { queue };
+        let shadow = Shadow::start(context)?;
         for i in 0..THREADS {
-            let (queue, context) = (workers.queue.clone(), context.clone());
+            let (queue, context, shadow) = (workers.queue.clone(), context.clone(), shadow.clone());
             thread::Builder::new()
                 .name(format!("admission-{i}"))
-                .spawn(move || Worker { slots: HashMap::new(), context }.run(&queue))?;
+                .spawn(move || Worker { slots: HashMap::new(), context, shadow }.run(&queue))?;
         }
         Ok(workers)
     }
@@ -97,8 +100,12 @@ impl Case {
     pub(super) fn recall(&mut self, phase: Phase, chain: &Chain) -> bool {
         for (at, link) in chain.links().iter().enumerate() {
             self.next = at;
-            if !link.wants(phase, &self.request) {
+            if !link.concerns(phase, &self.request) {
                 continue;
+            }
+            // What a candidate is compared with must be decided now.
+            if link.trial.is_some() {
+                return false;
             }
             let Some(manifest) = link.manifest().filter(|m| m.memoize) else { return false };
             let mut context = Vec::with_capacity(manifest.context.len());
@@ -118,8 +125,9 @@ impl Case {
 }
 
 struct Worker {
-    slots: HashMap<u64, Slot<AdmissionWorld>>,
+    slots: HashMap<u64, (Slot<AdmissionWorld>, MemoryUse)>,
     context: Arc<ContextSource>,
+    shadow: Shadow,
 }
 
 impl Worker {
@@ -147,7 +155,11 @@ impl Worker {
     /// Leads jobs of one phase and one chain through the chain.
     fn process(&mut self, jobs: Vec<Job>) {
         let Some((phase, chain)) = jobs.first().map(|j| (j.phase, j.chain.clone())) else { return };
-        self.slots.retain(|revision, _| chain.links().iter().any(|l| l.active.revision == *revision));
+        let is_of = |link: &Link, revision| {
+            link.active.revision == revision
+                || link.trial.as_ref().is_some_and(|t| t.link.active.revision == revision)
+        };
+        self.slots.retain(|revision, _| chain.links().iter().any(|l| is_of(l, *revision)));
         let mut replies = Vec::with_capacity(jobs.len());
         let mut cases = Vec::new();
         for job in jobs {
@@ -157,16 +169,79 @@ impl Worker {
         for (at, link) in chain.links().iter().enumerate() {
             let mut wanted: Vec<&mut Case> = cases
                 .iter_mut()
-                .filter(|c| at >= c.next && c.verdict.denied.is_none() && link.wants(phase, &c.request))
+                .filter(|c| at >= c.next && c.verdict.denied.is_none() && link.concerns(phase, &c.request))
                 .collect();
             for batch in wanted.chunks_mut(MAX_BATCH) {
-                self.ask(at, link, phase, batch);
+                match &link.trial {
+                    Some(trial) => self.ask_both(at, link, trial, phase, batch),
+                    None => self.ask(at, link, phase, batch),
+                }
             }
         }
         let mut done = cases.into_iter();
         for (count, reply) in replies {
             // The client may have gone meanwhile.
             let _ = reply.send(done.by_ref().take(count).collect());
+        }
+    }
+
+    /// Asks a plugin that has a candidate.
+    fn ask_both(
+        &mut self,
+        at: usize,
+        link: &Arc<Link>,
+        trial: &Arc<Trial>,
+        phase: Phase,
+        batch: &mut [&mut Case],
+    ) {
+        let mut left: Vec<&mut Case> = Vec::with_capacity(batch.len());
+        for case in batch.iter_mut() {
+            if !(trial.decides(&case.request) && self.ask_canary(trial, phase, case)) {
+                left.push(case);
+            }
+        }
+        let watched: Vec<Option<AdmissionRequest>> = left
+            .iter()
+            .map(|c| (trial.is_shadow() && self.shadow.has_room(trial)).then(|| c.request.clone()))
+            .collect();
+        let mut wanted: Vec<&mut Case> =
+            left.iter_mut().filter(|c| link.wants(phase, &c.request)).map(|c| &mut **c).collect();
+        let (began, count) = (Instant::now(), wanted.len());
+        if count > 0 {
+            self.ask(at, link, phase, &mut wanted);
+        }
+        let took = u32::try_from(count).ok().filter(|n| *n > 0).map(|n| began.elapsed() / n);
+        if let Some(took) = took.filter(|_| !trial.is_shadow()) {
+            trial.candidate.comparison.active.add(took);
+        }
+        for (case, request) in left.iter().zip(watched) {
+            let Some(request) = request else { continue };
+            let (denied, object) = (case.verdict.denied.as_deref().cloned(), case.request.object.clone());
+            let trial = trial.clone();
+            self.shadow.watch(Decided { trial, phase, request, denied, object, took });
+        }
+    }
+
+    /// Lets the candidate decide. `false` where it fails: then the active revision is asked.
+    fn ask_canary(&mut self, trial: &Arc<Trial>, phase: Phase, case: &mut Case) -> bool {
+        if !trial.link.wants(phase, &case.request) {
+            return true;
+        }
+        let began = Instant::now();
+        let request = trial::prepare(&self.context, &trial.link, &mut case.prefetched, &case.request);
+        case.key = None;
+        let decided = request.and_then(|request| {
+            self.call(&trial.link, phase, std::slice::from_ref(&request), &mut [&mut *case])
+        });
+        match decided {
+            Ok(()) => {
+                trial.candidate.comparison.candidate.add(began.elapsed());
+                true
+            }
+            Err(error) => {
+                tracing::warn!(plugin = trial.link.active.name(), %error, "canary failed, asking the active revision");
+                false
+            }
         }
     }
 
@@ -234,11 +309,16 @@ impl Worker {
                 message: "the plugin is suspended after repeated failures".into(),
             });
         }
-        let slot = self.slots.entry(link.active.revision).or_insert_with(|| Slot::new(link.plugin.clone()));
+        let (slot, memory) = self
+            .slots
+            .entry(link.active.revision)
+            .or_insert_with(|| (Slot::new(link.plugin.clone()), MemoryUse::new(health.clone())));
+        let began = Instant::now();
         let answered = match phase {
             Phase::Mutate => slot.mutate(requests),
             Phase::Validate => slot.validate(requests),
         };
+        health.latency.add(began.elapsed());
         // Refusals and patches are read before anything is applied, so that a bad one leaves no traces.
         let outcome = answered.and_then(|verdicts| {
             let mut changes = Vec::with_capacity(verdicts.len());
@@ -258,6 +338,7 @@ impl Worker {
         if outcome.is_err() {
             slot.clear();
         }
+        memory.set(if outcome.is_ok() { slot.instance().map_or(0, |(i, _)| i.memory_bytes()) } else { 0 });
         for (case, (changed, denied, verdict)) in cases.iter_mut().zip(outcome?) {
             if let (Some(key), None) = (case.key, &denied)
                 && let Some(known) = memo::Known::new(&verdict.patch, &verdict.warnings)

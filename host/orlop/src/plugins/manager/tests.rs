@@ -1,5 +1,7 @@
 //! The manager against an API in memory, with small plugins of WebAssembly text.
 
+mod rollouts;
+
 use super::*;
 use crate::plugins::policy;
 use base64::Engine as _;
@@ -70,7 +72,10 @@ impl Cluster {
     }
 
     fn put(&self, name: &str, wasm: &[u8]) {
-        let spec = json!({ "source": { "inline": STANDARD.encode(wasm) } });
+        self.apply(name, json!({ "source": { "inline": STANDARD.encode(wasm) } }));
+    }
+
+    fn apply(&self, name: &str, spec: Value) {
         let done = self.api.modify(&PLUGINS, "", name, |plugin| {
             plugin["spec"] = spec.clone();
             let next = plugin["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
