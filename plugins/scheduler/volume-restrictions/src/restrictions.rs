@@ -4,8 +4,7 @@ use crate::disk::Disk;
 use crate::uses::{ClaimKey, Uses, claims_of};
 use orlop_sdk::scheduler::volumes::not_found;
 use orlop_sdk::scheduler::{
-    Asked, BatchPlugin, Delta, Explanation, Mirror, ObjectChange, Objects, Prepared, Reason, Stale, Synced,
-    dictionary,
+    Asked, BatchPlugin, Delta, Explanation, Mirror, ObjectChange, Prepared, Reason, Stale, Synced, dictionary,
 };
 use orlop_sdk::serde_json::Value;
 use std::collections::HashMap;
@@ -25,10 +24,16 @@ struct Class {
 #[derive(Debug, Default)]
 pub struct VolumeRestrictions {
     mirror: Mirror,
-    objects: Objects,
+    /// By claim: whether it is for one pod only.
+    claims: HashMap<ClaimKey, bool>,
     uses: Uses,
     /// Those that use something.
     classes: HashMap<u32, Class>,
+}
+
+fn is_for_one_pod(claim: &Value) -> bool {
+    let modes = claim.pointer("/spec/accessModes").and_then(Value::as_array);
+    modes.is_some_and(|modes| modes.iter().any(|mode| mode == "ReadWriteOncePod"))
 }
 
 impl BatchPlugin for VolumeRestrictions {
@@ -48,7 +53,15 @@ impl BatchPlugin for VolumeRestrictions {
     }
 
     fn objects(&mut self, full: bool, changes: Vec<ObjectChange>) -> Stale {
-        self.objects.apply(full, changes);
+        if full {
+            self.claims.clear();
+        }
+        for ObjectChange { namespace, name, object, .. } in changes {
+            match object {
+                Some(claim) => _ = self.claims.insert((namespace, name), is_for_one_pod(&claim)),
+                None => _ = self.claims.remove(&(namespace, name)),
+            }
+        }
         // Every class that has claims is prepared again.
         Stale::Nothing
     }
@@ -60,13 +73,12 @@ impl BatchPlugin for VolumeRestrictions {
         let mut prepared = Prepared { reads_objects: !all.is_empty(), ..Prepared::skip() };
         let mut claims = Vec::new();
         for claim in all {
-            let Some(found) = self.objects.get(0, &claim.0, &claim.1) else {
+            let Some(for_one_pod) = self.claims.get(&claim) else {
                 let missing = not_found("persistentvolumeclaim", &claim.1);
                 let rejected = Some(Reason::unresolvable(missing));
                 return Ok(Prepared { skip_filter: false, rejected, ..prepared });
             };
-            let modes = found.pointer("/spec/accessModes").and_then(Value::as_array);
-            if modes.is_some_and(|modes| modes.iter().any(|mode| mode == "ReadWriteOncePod")) {
+            if *for_one_pod {
                 claims.push(claim);
             }
         }

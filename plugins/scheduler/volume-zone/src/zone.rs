@@ -2,11 +2,11 @@
 
 use orlop_sdk::scheduler::volumes::{not_found, requested_claims, storage_class};
 use orlop_sdk::scheduler::{
-    Asked, BatchPlugin, Delta, Explanation, Mirror, Node, ObjectChange, Objects, Prepared, Reason, Stale,
-    Synced,
+    Asked, BatchPlugin, Delta, Explanation, Mirror, Node, ObjectChange, Prepared, Reason, Stale, Synced,
 };
 use orlop_sdk::serde_json::Value;
 use std::collections::HashMap;
+use std::hash::Hash;
 
 const CLAIMS: u32 = 0;
 const VOLUMES: u32 = 1;
@@ -40,12 +40,38 @@ fn topologies_of(volume: &Value) -> impl Iterator<Item = Topology> {
         .filter_map(move |(key, today)| Some(Topology { key, today, values: values_of(label(key)?)? }))
 }
 
+/// A PersistentVolumeClaim, as far as it is read.
+#[derive(Debug)]
+struct Claim {
+    volume: String,
+    class: String,
+}
+
+impl Claim {
+    fn read(object: &Value) -> Self {
+        let volume = object.pointer("/spec/volumeName").and_then(Value::as_str).unwrap_or("");
+        Self { volume: volume.to_owned(), class: storage_class(object).to_owned() }
+    }
+}
+
+fn put<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => _ = map.insert(key, value),
+        None => _ = map.remove(&key),
+    }
+}
+
 /// The plugin; it has no arguments.
 #[derive(Debug, Default)]
 pub struct VolumeZone {
     mirror: Mirror,
-    objects: Objects,
-    classes: HashMap<u32, Vec<Topology>>,
+    /// By namespace and name.
+    claims: HashMap<(String, String), Claim>,
+    /// By name.
+    volumes: HashMap<String, Vec<Topology>>,
+    /// By name: the binding mode.
+    classes: HashMap<String, Option<String>>,
+    pods: HashMap<u32, Vec<Topology>>,
 }
 
 impl VolumeZone {
@@ -57,16 +83,15 @@ impl VolumeZone {
             if claim.name.is_empty() {
                 return Err("PersistentVolumeClaim had no name".to_owned());
             }
-            let found = self.objects.get(CLAIMS, &claim.namespace, &claim.name);
+            let found = self.claims.get(&(claim.namespace.clone(), claim.name.clone()));
             let found = found.ok_or_else(|| claim.not_found())?;
-            let volume = found.pointer("/spec/volumeName").and_then(Value::as_str).unwrap_or("");
-            if volume.is_empty() {
-                self.check_delayed(storage_class(found))?;
+            if found.volume.is_empty() {
+                self.check_delayed(&found.class)?;
                 continue;
             }
-            let volume =
-                self.objects.get(VOLUMES, "", volume).ok_or_else(|| not_found("persistentvolume", volume))?;
-            topologies.extend(topologies_of(volume));
+            let volume = self.volumes.get(&found.volume);
+            let volume = volume.ok_or_else(|| not_found("persistentvolume", &found.volume))?;
+            topologies.extend_from_slice(volume);
         }
         Ok(topologies)
     }
@@ -76,9 +101,9 @@ impl VolumeZone {
         if class.is_empty() {
             return Err("PersistentVolumeClaim had no pv name and storageClass name".to_owned());
         }
-        let found = self.objects.get(CLASSES, "", class);
-        let found = found.ok_or_else(|| not_found("storageclass.storage.k8s.io", class))?;
-        match found.get("volumeBindingMode").and_then(Value::as_str) {
+        let mode = self.classes.get(class);
+        let mode = mode.ok_or_else(|| not_found("storageclass.storage.k8s.io", class))?;
+        match mode.as_deref() {
             None => Err(format!("VolumeBindingMode not set for StorageClass {class:?}")),
             Some("WaitForFirstConsumer") => Ok(()),
             Some(_) => Err("PersistentVolume had no name".to_owned()),
@@ -108,13 +133,27 @@ impl BatchPlugin for VolumeZone {
     }
 
     fn objects(&mut self, full: bool, changes: Vec<ObjectChange>) -> Stale {
-        self.objects.apply(full, changes);
+        if full {
+            self.claims.clear();
+            self.volumes.clear();
+            self.classes.clear();
+        }
+        for ObjectChange { watch, namespace, name, object } in changes {
+            let object = object.as_ref();
+            let mode = |o: &Value| o.get("volumeBindingMode").and_then(Value::as_str).map(str::to_owned);
+            match watch {
+                CLAIMS => put(&mut self.claims, (namespace, name), object.map(Claim::read)),
+                VOLUMES => put(&mut self.volumes, name, object.map(|v| topologies_of(v).collect())),
+                CLASSES => put(&mut self.classes, name, object.map(mode)),
+                _ => {}
+            }
+        }
         // Every class that has claims is prepared again.
         Stale::Nothing
     }
 
     fn prepare(&mut self, class: u32, pod: &Value) -> Result<Prepared, String> {
-        self.classes.remove(&class);
+        self.pods.remove(&class);
         if requested_claims(pod).is_empty() {
             return Ok(Prepared::skip());
         }
@@ -123,7 +162,7 @@ impl BatchPlugin for VolumeZone {
             Ok(topologies) if topologies.is_empty() => {}
             Ok(topologies) => {
                 prepared.skip_filter = false;
-                self.classes.insert(class, topologies);
+                self.pods.insert(class, topologies);
             }
             Err(message) => {
                 prepared.skip_filter = false;
@@ -134,11 +173,11 @@ impl BatchPlugin for VolumeZone {
     }
 
     fn release(&mut self, class: u32) {
-        self.classes.remove(&class);
+        self.pods.remove(&class);
     }
 
     fn filter(&mut self, class: u32, rows: &[u32]) -> Vec<u64> {
-        let topologies = self.classes.get(&class).map_or(&[][..], |t| t);
+        let topologies = self.pods.get(&class).map_or(&[][..], |t| t);
         Asked::new(rows, self.mirror.slots()).mask(|slot| fits(topologies, &Node::new(&self.mirror, slot)))
     }
 
