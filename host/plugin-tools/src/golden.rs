@@ -3,8 +3,8 @@
 //! An input is `tests/NAME.json` or `tests/NAME.yaml`, its expectation `tests/NAME.expected.json`. All inputs may
 //! have `config`, the plugin's configuration. What else there is depends on the kind.
 //!
-//! Scheduler: `nodes`; `placed`, pods with `spec.nodeName`; `namespaces`; `objects`, what plugins watch: lists by
-//! `apiVersion/resource`; `pods`, which are judged one after the other. With `"place": true` each pod is then
+//! Scheduler: `nodes`; `placed`, pods with `spec.nodeName`; `namespaces`, `services`, `replicationcontrollers`, `replicasets`,
+//! `statefulsets`, for computed fields of pods; `objects`, what the plugin watches: lists by `apiVersion/resource`; `pods`, which are judged one after the other. With `"place": true` each pod is then
 //! placed on its best node, which goes through the hooks of placing, so that the next pod finds it there.
 //!
 //! Controller: `now`; `requests`, each with `key`, `object` and `inputs` as in `orlop:controller`, and where they
@@ -12,6 +12,8 @@
 //!
 //! Admission: `requests`, each with `operation`, `resource`, `object`, and where they matter `subresource`, `oldObject`,
 //! `user`, `options`, `dryRun`, `seed`, `namespace`, `name` and `context`: objects by the names in the manifest.
+//!
+//! Requests may have a `title`, which comes out again.
 
 mod admission;
 mod controller;
@@ -21,7 +23,7 @@ mod scheduler;
 pub(crate) use admission::{is_asked, request as admission_request};
 pub(crate) use controller::request as reconcile_request;
 pub use diff::difference;
-pub(crate) use scheduler::{Stage, facts};
+pub(crate) use scheduler::Stage;
 
 use crate::record::Failure;
 use crate::workbench::Workbench;
@@ -177,7 +179,19 @@ impl Golden {
 /// A misspelt field would test nothing.
 fn check_fields(input: &Value, kind: Kind) -> Result<(), String> {
     let known: &[&str] = match kind {
-        Kind::Scheduler => &["config", "nodes", "placed", "namespaces", "objects", "pods", "place"],
+        Kind::Scheduler => &[
+            "config",
+            "nodes",
+            "placed",
+            "objects",
+            "pods",
+            "place",
+            "namespaces",
+            "services",
+            "replicationcontrollers",
+            "replicasets",
+            "statefulsets",
+        ],
         Kind::Controller => &["config", "now", "requests"],
         Kind::Admission => &["config", "requests"],
     };

@@ -1,7 +1,7 @@
 //! The calls that are measured.
 
 use super::{BenchError, synthetic};
-use crate::golden::{Golden, GoldenError, Stage, facts, list};
+use crate::golden::{Golden, GoldenError, Stage, list};
 use crate::record::{Call, Delta, Outcome};
 use crate::tap::{Sink, Tap};
 use crate::workbench::{Guest, Workbench};
@@ -87,7 +87,7 @@ impl Set {
         let input = self.input.clone();
         let mut out: Vec<(u32, String)> = Vec::new();
         for pod in list(&input, "pods").map_err(|e| malformed(test, e))?.iter().take(MAX_PODS) {
-            let facts = facts(pod, &input);
+            let facts = self.stage.facts(pod);
             if let Ok(class) = self.stage.open(&facts)
                 && !out.iter().any(|(known, _)| *known == class)
             {

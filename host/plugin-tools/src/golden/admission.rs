@@ -95,12 +95,12 @@ pub(crate) fn is_asked(manifest: &AdmissionManifest, request: &AdmissionRequest)
 
 fn one(guest: &mut Guest, manifest: &AdmissionManifest, input: &Value) -> Result<Value, String> {
     let (mut request, mut object) = request(manifest, input)?;
-    let title = match text(input, "/name") {
+    let title = match text(input, "/title") {
         "" => format!("{} {}/{}", text(input, "/operation"), request.resource, request.name),
         title => title.to_owned(),
     };
     let mut out = Map::new();
-    out.insert("name".to_owned(), title.into());
+    out.insert("title".to_owned(), title.into());
     if !is_asked(manifest, &request) {
         out.insert("asked".to_owned(), false.into());
         return Ok(Value::Object(out));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 pub(crate) fn request(now: &Value, item: &Value) -> String {
     let mut item = item.clone();
     if let Some(fields) = item.as_object_mut() {
-        fields.remove("name");
+        fields.remove("title");
         for (field, default) in
             [("object", Value::Null), ("inputs", json!({})), ("attempt", json!(0)), ("memo", Value::Null)]
         {
@@ -37,12 +37,12 @@ pub(super) fn run(
         if name.is_empty() {
             return Err(format!("requests[{i}].key.name is missing"));
         }
-        let title = match text(item, "/name") {
+        let title = match text(item, "/title") {
             "" => name,
             title => title,
         };
         let mut result = Map::new();
-        result.insert("name".to_owned(), title.into());
+        result.insert("title".to_owned(), title.into());
         match guest.perform(&Call::Reconcile { request: request(&now, item) }) {
             Outcome::Failure(error) => _ = result.insert("failure".to_owned(), json!(error)),
             Outcome::Answer(answer) => {

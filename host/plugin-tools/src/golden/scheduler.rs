@@ -13,6 +13,7 @@ use orlop_scheduler::framework::{Descriptor, Hooks, Placement, SchedulerPlugin};
 use orlop_scheduler::objects::WatchKey;
 use orlop_scheduler::pod::PodFacts;
 use orlop_scheduler::profile::{Enabled, Profile};
+use orlop_scheduler::surroundings::{Surrounding, Surroundings};
 use orlop_scheduler::table::{NodeFacts, NodeTable, Slot};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -37,6 +38,7 @@ impl Sink for Prepared {
 pub(crate) struct Stage {
     pub(crate) profile: Profile,
     pub(crate) table: NodeTable,
+    surroundings: Surroundings,
     prepared: Prepared,
     placed: u64,
 }
@@ -60,11 +62,12 @@ impl Stage {
         for (i, node) in list(input, "nodes")?.iter().enumerate() {
             table.set_node(named(node, "nodes", i)?, &NodeFacts::from_value(node));
         }
-        let mut this = Self { profile, table, prepared, placed: 0 };
+        let mut this = Self { profile, table, surroundings: Surroundings::default(), prepared, placed: 0 };
+        this.surround(input)?;
         this.watched(input)?;
         for (i, pod) in list(input, "placed")?.iter().enumerate() {
             named(pod, "placed", i)?;
-            let facts = facts(pod, input);
+            let facts = this.facts(pod);
             if facts.node.is_empty() {
                 return Err(format!("placed[{i}].spec.nodeName is missing"));
             }
@@ -72,6 +75,34 @@ impl Stage {
             this.table.add_pod(&facts.node, &footprint);
         }
         Ok(this)
+    }
+
+    /// Takes in what says something about pods.
+    fn surround(&mut self, input: &Value) -> Result<(), String> {
+        let reads = |field| self.profile.reads(field);
+        self.surroundings.read(reads("computed.namespaceLabels"), reads("computed.defaultSelector"));
+        for kind in Surrounding::ALL {
+            let resource = kind.gvr().resource.to_string();
+            for (i, object) in list(input, &resource)?.iter().enumerate() {
+                let name = named(object, &resource, i)?;
+                let parsed = Object::from_value(object).map_err(|e| format!("{resource}: {name}: {e}"))?;
+                let namespace = if kind == Surrounding::Namespace { "" } else { namespace(object) };
+                self.surroundings.change(kind, namespace, name, Some(&parsed));
+            }
+        }
+        Ok(())
+    }
+
+    /// A pod as the scheduler reads it; it lies in `default` where it says nothing else.
+    pub(crate) fn facts(&mut self, pod: &Value) -> PodFacts {
+        let mut pod = pod.clone();
+        let named = namespace(&pod).to_owned();
+        if let Some(metadata) = pod.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("namespace".to_owned(), named.into());
+        }
+        let mut facts = PodFacts::from_value(pod);
+        self.surroundings.complete(&mut facts.value);
+        facts
     }
 
     /// Hands out the objects that the plugin watches, and refuses those that it does not.
@@ -318,17 +349,6 @@ fn named<'v>(object: &'v Value, list: &str, i: usize) -> Result<&'v str, String>
     }
 }
 
-/// A pod as the scheduler reads it; it lies in `default` where it says nothing else.
-pub(crate) fn facts(pod: &Value, input: &Value) -> PodFacts {
-    let _ = input;
-    let mut pod = pod.clone();
-    let named = namespace(&pod).to_owned();
-    if let Some(metadata) = pod.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("namespace".to_owned(), named.into());
-    }
-    PodFacts::from_value(pod)
-}
-
 pub(super) fn run(
     input: &Value,
     config: &Value,
@@ -344,7 +364,8 @@ pub(super) fn run(
     let mut out = Vec::new();
     for (i, pod) in list(input, "pods")?.iter().enumerate() {
         named(pod, "pods", i)?;
-        out.push(stage.pod(&facts(pod, input), place));
+        let facts = stage.facts(pod);
+        out.push(stage.pod(&facts, place));
     }
     Ok(json!({ "pods": out }))
 }

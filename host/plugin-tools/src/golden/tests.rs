@@ -35,10 +35,10 @@ fn an_admission_plugin_is_shown_requests_and_its_patch_is_applied() {
     ] }));
     let out = test.run(&workbench, &plugin).unwrap();
     let first = &out["requests"][0];
-    assert_eq!(first["name"], "CREATE pods/p");
+    assert_eq!(first["title"], "CREATE pods/p");
     assert_eq!(first["allowed"], true);
     assert_eq!(first["object"]["spec"]["tolerations"].as_array().unwrap().len(), 2, "{first}");
-    assert_eq!(out["requests"][1], json!({ "name": "CREATE nodes/x", "asked": false }));
+    assert_eq!(out["requests"][1], json!({ "title": "CREATE nodes/x", "asked": false }));
     assert_eq!(test.run(&workbench, &plugin).unwrap(), out, "it is deterministic");
 }
 
@@ -46,10 +46,10 @@ fn an_admission_plugin_is_shown_requests_and_its_patch_is_applied() {
 fn a_controller_plugin_plans_and_a_bad_configuration_comes_out_as_a_failure() {
     let workbench = workbench();
     let plugin = frozen(&workbench, "root-ca-certificate-publisher.wasm.gz");
-    let requests = json!([{ "name": "new", "key": { "name": "shop" }, "object": { "metadata": { "name": "shop" } }, "inputs": { "published": [] } }]);
+    let requests = json!([{ "title": "new", "key": { "name": "shop" }, "object": { "metadata": { "name": "shop" } }, "inputs": { "published": [] } }]);
     let config = json!({ "rootCA": "-----BEGIN CERTIFICATE-----" });
     let out = golden(json!({ "config": config, "requests": requests })).run(&workbench, &plugin).unwrap();
-    assert_eq!(out["requests"][0]["name"], "new");
+    assert_eq!(out["requests"][0]["title"], "new");
     assert_eq!(out["requests"][0]["plan"]["writes"][0]["op"], "create", "{out}");
     let out = golden(json!({ "config": { "rootCA": "no" }, "requests": requests }))
         .run(&workbench, &plugin)
