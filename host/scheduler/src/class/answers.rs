@@ -29,7 +29,7 @@ pub(crate) struct Answers {
     /// Highest raw score among the feasible nodes, and how many have it.
     top: i64,
     at_top: u32,
-    /// `raw` changed: in some rows, or anywhere.
+    /// The plugin was asked for `raw`; it gave others than before for all rows.
     raw_changed: bool,
     raw_replaced: bool,
     top_changed: bool,
@@ -70,17 +70,16 @@ impl Answers {
 
     /// Takes in raw scores.
     pub(crate) fn put_raw(&mut self, rows: Rows<'_>, values: Vec<i64>) {
+        // A plugin's own normalisation may see more than these numbers, so that equal ones are news as well.
+        self.raw_changed = true;
         match rows {
             Rows::All => {
-                let changed = self.raw != values;
-                self.raw_changed |= changed;
-                self.raw_replaced |= changed;
+                self.raw_replaced |= self.raw != values;
                 self.raw = values;
             }
             Rows::Some(rows) => {
                 for (slot, value) in rows.iter().zip(values) {
                     if let Some(cell) = self.raw.get_mut(*slot as usize) {
-                        self.raw_changed |= *cell != value;
                         *cell = value;
                     }
                 }
@@ -127,7 +126,7 @@ impl Answers {
     }
 
     /// Finds the highest raw score again, after [`Answers::forget_top`] and changes of these rows, or `elsewhere`. Says
-    /// whether raw scores changed.
+    /// whether there are new raw scores.
     pub(super) fn settle_top(&mut self, feasible: &[u64], rows: &[Slot], elsewhere: bool) -> bool {
         if self.is_scaled() {
             let before = self.top;

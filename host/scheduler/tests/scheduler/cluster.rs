@@ -87,8 +87,8 @@ pub(crate) fn pod() -> impl Strategy<Value = Value> {
     let selector = prop_oneof![3 => Just(Value::Null), 1 => Just(json!({"disk": "ssd"}))];
     let required = prop::option::weighted(0.3, prop::collection::vec(term.clone(), 1..3));
     let preferred = prop::collection::vec((1..50_i64, term), 0..3);
-    let plain = (prop::collection::vec(container, 1..3), tolerations, selector, required, preferred).prop_map(
-        |(containers, tolerations, selector, required, preferred)| {
+    let plain = (prop::collection::vec(container, 1..3), tolerations, selector, required, preferred)
+        .prop_map(|(containers, tolerations, selector, required, preferred)| {
             let mut spec = json!({"containers": containers, "tolerations": tolerations});
             if !selector.is_null() {
                 spec["nodeSelector"] = selector;
@@ -104,10 +104,9 @@ pub(crate) fn pod() -> impl Strategy<Value = Value> {
                     json!(terms);
             }
             spec
-        },
-    );
-    (plain, 0..2_u8, 0..3_u8, spread(), pod_affinity("podAffinity"), pod_affinity("podAntiAffinity")).prop_map(
-        |(mut spec, namespace, app, spread, affinity, anti)| {
+        });
+    (plain, 0..2_u8, 0..3_u8, spread(), pod_affinity("podAffinity"), pod_affinity("podAntiAffinity"))
+        .prop_map(|(mut spec, namespace, app, spread, affinity, anti)| {
             if !spread.is_empty() {
                 spec["topologySpreadConstraints"] = json!(spread);
             }
@@ -118,8 +117,7 @@ pub(crate) fn pod() -> impl Strategy<Value = Value> {
             }
             let labels = if app < 2 { json!({"app": format!("a{app}")}) } else { json!({}) };
             json!({"metadata": {"namespace": format!("ns{namespace}"), "labels": labels}, "spec": spec})
-        },
-    )
+        })
 }
 
 fn label_selector() -> impl Strategy<Value = Value> {
@@ -185,6 +183,7 @@ fn pod_affinity(kind: &'static str) -> impl Strategy<Value = Value> {
         }
         term
     });
+    let term = term.boxed();
     let required = prop::collection::vec(term.clone(), 0..2);
     let preferred = prop::collection::vec((1..50_i64, term), 0..2);
     let off = if kind == "podAffinity" { 4 } else { 2 };

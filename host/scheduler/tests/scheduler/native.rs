@@ -40,8 +40,6 @@ fn builtins() -> [(&'static str, Make); 20] {
         builtin!("pod-topology-spread", orlop_plugin_pod_topology_spread::PodTopologySpread),
         builtin!("inter-pod-affinity", orlop_plugin_inter_pod_affinity::InterPodAffinity),
         builtin!("dynamic-resources", orlop_plugin_dynamic_resources::DynamicResources),
-        builtin!("pod-topology-spread", orlop_plugin_pod_topology_spread::PodTopologySpread),
-        builtin!("inter-pod-affinity", orlop_plugin_inter_pod_affinity::InterPodAffinity),
         builtin!("default-preemption", orlop_plugin_default_preemption::DefaultPreemption),
         builtin!(
             "node-resources-balanced-allocation",

@@ -37,8 +37,11 @@ impl State {
 
     /// All placed pods with their nodes.
     fn everywhere(&self) -> Vec<(&Value, &Value)> {
-        let on = |(name, node)| self.on(name).map(move |pod| (pod, node)).collect::<Vec<_>>();
-        self.nodes.iter().flat_map(on).collect()
+        let mut all = Vec::new();
+        for (name, node) in &self.nodes {
+            all.extend(self.on(name).map(|pod| (pod, node)));
+        }
+        all
     }
 
     /// Why the node is rejected, and whether evicting cannot help.
@@ -49,9 +52,9 @@ impl State {
         let has_labels = wanted.iter().all(|t| label(node, text(t, "/topologyKey")).is_some());
         let met = wanted.iter().all(|t| company.iter().any(|(_, there)| same_domain(t, node, there)));
         // Only domains count: company on a node without any of the labels is none.
-        let none = !company.iter().any(|(_, there)| {
-            wanted.iter().any(|t| label(there, text(t, "/topologyKey")).is_some())
-        });
+        let none = !company
+            .iter()
+            .any(|(_, there)| wanted.iter().any(|t| label(there, text(t, "/topologyKey")).is_some()));
         if !has_labels || !(met || (none && all(pod))) {
             return Some(("node(s) didn't match pod affinity rules", true));
         }

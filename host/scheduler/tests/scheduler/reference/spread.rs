@@ -15,7 +15,9 @@ impl State {
             return (own.collect(), true);
         }
         let mut labels = json!({});
-        for service in self.services.iter().filter(|s| s["metadata"]["namespace"] == pod["metadata"]["namespace"]) {
+        for service in
+            self.services.iter().filter(|s| s["metadata"]["namespace"] == pod["metadata"]["namespace"])
+        {
             let selector = &service["spec"]["selector"];
             if selects(&json!({"matchLabels": selector}), &pod["metadata"]["labels"]) {
                 for (key, value) in selector.as_object().unwrap() {
@@ -27,7 +29,8 @@ impl State {
             return (Vec::new(), false);
         }
         let selector = json!({"matchLabels": labels});
-        let default = |key: &str, skew: i64| json!({"maxSkew": skew, "topologyKey": key, "labelSelector": selector});
+        let default =
+            |key: &str, skew: i64| json!({"maxSkew": skew, "topologyKey": key, "labelSelector": selector});
         (vec![default(HOSTNAME, 3), default("topology.kubernetes.io/zone", 5)], false)
     }
 
@@ -48,7 +51,8 @@ impl State {
     /// Why the node is rejected, and whether evicting cannot help.
     pub(super) fn spread_rejects(&self, pod: &Value, node: &Value) -> Option<(&'static str, bool)> {
         let (constraints, _) = self.constraints(pod, "DoNotSchedule");
-        let has_all = |node: &Value| constraints.iter().all(|c| label(node, text(c, "/topologyKey")).is_some());
+        let has_all =
+            |node: &Value| constraints.iter().all(|c| label(node, text(c, "/topologyKey")).is_some());
         for constraint in &constraints {
             let key = text(constraint, "/topologyKey");
             let Some(here) = label(node, key) else {
@@ -58,7 +62,8 @@ impl State {
             let mut domains: BTreeMap<&str, i64> = BTreeMap::new();
             for (name, other) in &self.nodes {
                 if has_all(other) && Self::counted(constraint, pod, name, other) {
-                    *domains.entry(label(other, key).unwrap()).or_insert(0) += self.matching(constraint, pod, name);
+                    *domains.entry(label(other, key).unwrap()).or_insert(0) +=
+                        self.matching(constraint, pod, name);
                 }
             }
             let wanted = constraint.get("minDomains").map_or(1, |n| quantity(Some(n)));
@@ -79,7 +84,8 @@ impl State {
         if constraints.is_empty() {
             return vec![0; fit.len()];
         }
-        let has_all = |node: &Value| constraints.iter().all(|c| label(node, text(c, "/topologyKey")).is_some());
+        let has_all =
+            |node: &Value| constraints.iter().all(|c| label(node, text(c, "/topologyKey")).is_some());
         let ignored = |node: &Value| own && !has_all(node);
         let candidates: Vec<_> = fit.iter().filter(|(_, node)| !ignored(node)).collect();
         let mut raw: Vec<Option<f64>> = fit.iter().map(|(_, node)| (!ignored(node)).then_some(0.0)).collect();
@@ -100,8 +106,11 @@ impl State {
             let weight = (size as f64 + 2.0).ln();
             for ((name, node), raw) in fit.iter().zip(&mut raw) {
                 let (Some(raw), Some(value)) = (raw, label(node, key)) else { continue };
-                let count =
-                    if key == HOSTNAME { self.matching(constraint, pod, name) } else { domains[&Some(value)] };
+                let count = if key == HOSTNAME {
+                    self.matching(constraint, pod, name)
+                } else {
+                    domains[&Some(value)]
+                };
                 *raw += count as f64 * weight + (quantity(constraint.get("maxSkew")) - 1) as f64;
             }
         }
