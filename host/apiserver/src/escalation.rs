@@ -1,4 +1,4 @@
-//! Nobody gives away what he has not: the check of writes to roles and bindings.
+//! Nobody gives away what he has not: the check of writes to roles, bindings, and plugins with grants.
 //!
 //! Source: `pkg/registry/rbac/*/policybased`, `pkg/registry/rbac/escalation_check.go`. Who may
 //! `escalate` a role or `bind` it is let through; masters always.
@@ -29,6 +29,7 @@ impl Core {
         }
         let keys: &[&str] = match guard {
             Guard::Role => &["rules", "aggregationRule"],
+            Guard::Grants => &["spec"],
             _ => &["roleRef", "subjects"],
         };
         if old.is_some_and(|old| keys.iter().all(|key| old.get(key) == new.get(key))) {
@@ -51,6 +52,15 @@ impl Core {
                     )?;
                 }
                 Vec::deserialize(new.get("rules").unwrap_or(&Value::Null)).unwrap_or_default()
+            }
+            Guard::Grants => {
+                let grants = new.pointer("/spec/grants").filter(|g| !g.is_null());
+                let Some(grants) = grants else { return Ok(()) };
+                Vec::deserialize(grants).map_err(|e| {
+                    Status::bad_request(format!(
+                        "spec.grants must be a list of rules as in a ClusterRole: {e}"
+                    ))
+                })?
             }
             _ => {
                 let role = new.get("roleRef").and_then(|r| RoleRef::deserialize(r).ok());

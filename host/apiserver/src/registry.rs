@@ -73,6 +73,8 @@ pub enum Guard {
     Role,
     /// The rules of the role at `roleRef`.
     Binding,
+    /// What `spec.grants` give to the code and the configuration beside them.
+    Grants,
 }
 
 /// When `metadata.generation` grows.

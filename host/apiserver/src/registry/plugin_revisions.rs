@@ -4,7 +4,8 @@
 
 use super::json::{items, number, or_none, text};
 use super::{
-    AGE_COLUMN, Column, Context, GenerationRule, NAME_COLUMN, SelectableField, Strategy, age_cell, name_cell,
+    AGE_COLUMN, Column, Context, GenerationRule, Guard, NAME_COLUMN, SelectableField, Strategy, age_cell,
+    name_cell,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +24,10 @@ const POLICIES: [&str; 2] = ["Fail", "Ignore"];
 impl Strategy for PluginRevisions {
     fn generation_rule(&self) -> GenerationRule {
         GenerationRule::Spec
+    }
+
+    fn guard(&self) -> Guard {
+        Guard::Grants
     }
 
     fn prepare_for_create(&self, _cx: &Context<'_>, object: &mut Value) {
