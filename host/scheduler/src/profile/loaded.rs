@@ -9,6 +9,9 @@ use crate::table::{MirrorState, NodeTable};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+/// So many objects go to a plugin in one call, so that it answers in time however many there are.
+const OBJECTS_AT_ONCE: usize = 500;
+
 /// Stale classes that are remembered one by one; beyond, all are.
 const MAX_STALE: usize = 1024;
 
@@ -112,9 +115,14 @@ impl Loaded {
     pub(super) fn sync_objects(&mut self, table: &NodeTable, now: Instant) -> Result<bool, PluginError> {
         self.wake(now)?;
         let Some(news) = self.objects.news(table.objects()) else { return Ok(false) };
-        let stale = self.enabled.plugin.objects(news.full, &news.changes)?;
-        self.objects_round += 1;
+        let (first, rest) = news.changes.split_at(news.changes.len().min(OBJECTS_AT_ONCE));
+        let stale = self.enabled.plugin.objects(news.full, first)?;
         self.mark(stale);
+        for part in rest.chunks(OBJECTS_AT_ONCE) {
+            let stale = self.enabled.plugin.objects(false, part)?;
+            self.mark(stale);
+        }
+        self.objects_round += 1;
         Ok(true)
     }
 

@@ -131,8 +131,9 @@ pub trait BatchPlugin: 'static {
         Vec::new()
     }
 
-    /// Takes in what changed of the watched objects; `full`: `changes` are all there are. Answers the
-    /// classes for which any row may have a new answer; those that said
+    /// Takes in what changed of the watched objects; `full`: forget all others first (many come in several
+    /// calls, the first of them with `full`, and nothing is asked before the last). Answers the classes
+    /// for which any row may have a new answer; those that said
     /// [`reads_objects`](Prepared::reads_objects) are prepared again anyhow.
     fn objects(&mut self, full: bool, changes: Vec<ObjectChange>) -> Stale {
         let _ = (full, changes);
