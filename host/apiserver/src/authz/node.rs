@@ -59,6 +59,15 @@ impl NodeAuthorizer {
             ("", "serviceaccounts", "") => {
                 a.verb == "get" && self.refers(node, a.namespace, a.resource, a.name)
             }
+            ("", "persistentvolumeclaims", "") => {
+                a.verb == "get" && self.refers(node, a.namespace, a.resource, a.name)
+            }
+            ("", "persistentvolumes", "") | ("storage.k8s.io", "volumeattachments", "") => a.verb == "get",
+            ("storage.k8s.io", "csidrivers", "") => read,
+            ("storage.k8s.io", "csinodes", "") => own && (a.verb == "get" || write || a.verb == "delete"),
+            ("resource.k8s.io", "resourceclaims", "") => {
+                a.verb == "get" && self.refers(node, a.namespace, a.resource, a.name)
+            }
             ("authentication.k8s.io", "tokenreviews", "")
             | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => {
                 a.verb == "create"
@@ -102,6 +111,24 @@ fn refers(pod: &Value, resource: &str, name: &str) -> bool {
         "serviceaccounts" => {
             spec.get("serviceAccountName").and_then(Value::as_str).unwrap_or("default") == name
         }
+        "persistentvolumeclaims" => {
+            let pod_name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            let volumes = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
+            volumes.into_iter().any(|volume| {
+                let own = |v: &Value| v.as_str().is_some_and(|v| format!("{pod_name}-{v}") == name);
+                // A volume that the pod brings along becomes a claim of this name.
+                volume.pointer("/persistentVolumeClaim/claimName").and_then(Value::as_str) == Some(name)
+                    || (volume.get("ephemeral").is_some() && volume.get("name").is_some_and(own))
+            })
+        }
+        "resourceclaims" => {
+            let named = |list: &str, key: &str| {
+                let items = pod.pointer(list).and_then(Value::as_array).into_iter().flatten();
+                items.into_iter().any(|c| c.get(key).and_then(Value::as_str) == Some(name))
+            };
+            named("/spec/resourceClaims", "resourceClaimName")
+                || named("/status/resourceClaimStatuses", "resourceClaimName")
+        }
         "secrets" => {
             mentions(spec, name, &["secretRef", "secretKeyRef", "secret", "imagePullSecrets"], "secretName")
         }
@@ -130,10 +157,11 @@ mod tests {
 
     #[test]
     fn references_are_found_wherever_pods_have_them() {
-        let pod = json!({"spec":{"containers":[{"env":[{"valueFrom":{"secretKeyRef":{"name":"a","key":"k"}}}],
+        let pod = json!({"metadata":{"name":"p"},"spec":{"containers":[{"env":[{"valueFrom":{"secretKeyRef":{"name":"a","key":"k"}}}],
             "envFrom":[{"configMapRef":{"name":"b"}}]}],
-            "volumes":[{"secret":{"secretName":"c"}},{"projected":{"sources":[{"configMap":{"name":"d"}}]}}],
-            "imagePullSecrets":[{"name":"e"}]}});
+            "volumes":[{"secret":{"secretName":"c"}},{"projected":{"sources":[{"configMap":{"name":"d"}}]}},
+            {"name":"f","persistentVolumeClaim":{"claimName":"data"}},{"name":"h","ephemeral":{}}],
+            "imagePullSecrets":[{"name":"e"}],"resourceClaims":[{"name":"g","resourceClaimName":"gpu"}]}});
         for name in ["a", "c", "e"] {
             assert!(refers(&pod, "secrets", name), "{name}");
             assert!(!refers(&pod, "configmaps", name), "{name}");
@@ -142,6 +170,13 @@ mod tests {
             assert!(refers(&pod, "configmaps", name), "{name}");
         }
         assert!(refers(&pod, "serviceaccounts", "default"));
+        assert!(
+            refers(&pod, "persistentvolumeclaims", "data") && refers(&pod, "persistentvolumeclaims", "p-h")
+        );
+        assert!(
+            !refers(&pod, "persistentvolumeclaims", "f") && !refers(&pod, "persistentvolumeclaims", "p-f")
+        );
+        assert!(refers(&pod, "resourceclaims", "gpu") && !refers(&pod, "resourceclaims", "g"));
         assert!(!refers(&pod, "secrets", "x"));
     }
 }

@@ -124,6 +124,24 @@ fn every_type_is_made_and_shown() {
                 json!("n1"),
             ),
             (
+                "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+                json!({"roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "Group", "name": "devs"}]}),
+                "Groups",
+                json!("devs"),
+            ),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings",
+                json!({"roleRef": {"kind": "ClusterRole", "name": "view"}}),
+                "Role",
+                json!("ClusterRole/view"),
+            ),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles",
+                json!({"rules": []}),
+                "Name",
+                json!("x"),
+            ),
+            (
                 "/apis/orlop.dev/v1/pluginrevisions",
                 json!({"spec": {"plugin": "p", "revision": 2, "config": {"any": [1]}}}),
                 "Revision",

@@ -161,5 +161,5 @@ fn what_is_missing_is_named_as_upstream_does() {
     let all = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
     assert!(missing(&[all], &[wanted]).is_empty());
     let url = rule(json!({"verbs": ["get"], "nonResourceURLs": ["/apis/*"]}));
-    assert_eq!(missing(&held, std::slice::from_ref(&url)), [url.clone()]);
+    assert_eq!(missing(&held, std::slice::from_ref(&url)).first(), Some(&url));
 }
