@@ -37,6 +37,15 @@ pub(crate) const SPIN: &str = "(loop $forever (br $forever)) unreachable";
 /// A body that takes memory as long as it gets some.
 pub(crate) const GREED: &str = "(loop $more (drop (memory.grow (i32.const 16))) (br $more)) unreachable";
 
+/// A body that calls itself without end.
+pub(crate) const RECURSE: &str = "(drop (call $recurse (i32.const 0))) unreachable";
+
+/// `filter` that answers with a list that lies beyond the memory.
+pub(crate) const BEYOND: &str = "
+    (i32.store (i32.const 64) (i32.const -64))
+    (i32.store (i32.const 68) (i32.const 1))
+    (i32.const 64)";
+
 /// A plugin `Guard`.
 pub(crate) struct Guard {
     /// Its world.
@@ -72,6 +81,8 @@ impl Guard {
                     (if (i32.gt_u (global.get $next) (i32.const 98304))
                         (then (global.set $next (i32.const 16384))))
                     (local.get $at))
+                (func $recurse (param i32) (result i32)
+                    (i32.add (i32.const 1) (call $recurse (i32.add (local.get 0) (i32.const 1)))))
                 (func (export "orlop:types/lifecycle@1.0.0#init") (param i32 i32) (result i32) {init})
                 (func (export "orlop:types/lifecycle@1.0.0#self-test") (result i32) (i32.const 32))
                 (func (export "orlop:scheduler/plugin@1.0.0#sync")

@@ -1,9 +1,10 @@
 //! Plugins and profiles are exchanged under load; bad ones are refused or contained.
 
 mod fixture;
+mod frozen;
 
 use anyhow::{Context, Result, ensure};
-use fixture::{GREED, Guard, REFUSES, SHORT, SPIN, TRAP};
+use fixture::{BEYOND, GREED, Guard, RECURSE, REFUSES, SHORT, SPIN, TRAP};
 use orlop_tests::{Cluster, Output, binary, capture, eventually, repository};
 use std::collections::BTreeMap;
 use std::fs;
@@ -201,6 +202,8 @@ fn misbehaving_plugins_are_refused_or_contained() -> Result<()> {
         ("traps", TRAP, "trap"),
         ("loops", SPIN, "deadline"),
         ("eats memory", GREED, "memory"),
+        ("calls itself without end", RECURSE, "call stack exhausted"),
+        ("points beyond its memory", BEYOND, "invalid result"),
         ("gives an answer of a wrong length", SHORT, "0 words of a bit set where 1 are due"),
     ] {
         let bad = Guard { filter, ..Guard::default() }.build()?;

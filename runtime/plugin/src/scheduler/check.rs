@@ -38,7 +38,7 @@ pub(super) fn length<T>(answer: Vec<T>, due: usize, what: &str) -> Result<Vec<T>
 pub(super) fn bits(answer: Vec<u64>, due: usize) -> Result<Vec<u64>, PluginError> {
     let mut answer = length(answer, due.div_ceil(64), "words of a bit set")?;
     if let Some(last) = answer.last_mut()
-        && due % 64 != 0
+        && !due.is_multiple_of(64)
     {
         *last &= (1 << (due % 64)) - 1;
     }
