@@ -130,6 +130,17 @@ fn busy_pod(variant: u64) -> Value {
             {"key": "kload", "operator": "NotIn", "values": [format!("v{variant}")]},
         ]}],
     }});
+    let app = json!({"matchLabels": {"app": format!("a{variant}")}});
+    pod["metadata"] = json!({"namespace": "kload", "labels": {"app": format!("a{variant}")}});
+    pod["spec"]["topologySpreadConstraints"] = json!([
+        {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule",
+         "labelSelector": app},
+        {"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway",
+         "labelSelector": app},
+    ]);
+    pod["spec"]["affinity"]["podAntiAffinity"] = json!({"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": app},
+    ]});
     pod
 }
 

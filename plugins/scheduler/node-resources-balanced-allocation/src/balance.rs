@@ -38,7 +38,9 @@ pub struct NodeResourcesBalancedAllocation {
 /// A requested share; over-commitment counts as full.
 #[expect(clippy::cast_precision_loss, reason = "as upstream")]
 fn share(requested: i64, allocatable: i64) -> f64 {
-    (requested as f64 / allocatable as f64).min(1.0)
+    let share = requested as f64 / allocatable as f64;
+    // Not `f64::min`, which is a call of a function on WebAssembly.
+    if share > 1.0 { 1.0 } else { share }
 }
 
 /// `(1 - deviation) * 100`, rounded down.
