@@ -332,3 +332,6 @@ impl<P: NodePlugin> BatchPlugin for PerNode<P> {
         self.plugin.post_bind(placement);
     }
 }
+
+#[cfg(test)]
+mod tests;
