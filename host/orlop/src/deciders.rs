@@ -23,7 +23,7 @@ use orlop_client::lease::{LeaderConfig, LeaderElector, Leadership};
 use orlop_controller_manager::{ApiResource, ControllerManager, ManagerOptions};
 use orlop_plugin::{Runtime, RuntimeOptions};
 use orlop_plugin_tools::monitor::Monitor;
-use orlop_scheduler::{Scheduler, SchedulerOptions};
+use orlop_scheduler::{Clients, Scheduler, SchedulerOptions};
 use policy_file::PolicyFile;
 use roles::Roles;
 use serde_json::json;
@@ -184,7 +184,7 @@ fn identity_of(user: &str) -> UserInfo {
 /// The scheduler and its leadership.
 struct Scheduling {
     client: Arc<dyn ApiClient>,
-    clients: Arc<dyn Fn(&str) -> Arc<dyn ApiClient> + Send + Sync>,
+    clients: Clients,
     runtime: Arc<Runtime>,
     monitor: Arc<Monitor>,
     manager: Arc<PluginManager>,

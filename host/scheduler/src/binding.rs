@@ -3,7 +3,7 @@
 use crate::engine::{Action, BindResult, PodRef};
 use crate::events::{Occurrence, Recorder};
 use crate::inbox::{Inbox, Report};
-use crate::informers::Clients;
+use crate::scheduler::Clients;
 use bytes::Bytes;
 use jiff::Timestamp;
 use orlop_apimachinery::{Gvr, Reason};

@@ -1,9 +1,10 @@
 //! Events about pods, kept few.
 //!
-//! As client-go does: the same event again raises the count of the first one; many events that
-//! differ in their message alone become one "(combined from similar events)"; and one pod may cause
-//! 25 at once and then one in five minutes. What does not get through is dropped: events are best
-//! effort.
+//! As client-go does: the same event again raises the count of the first one, which is written when it
+//! happens the second time and then every few minutes; many events that differ in their message alone
+//! become one "(combined from similar events)"; and one pod may cause 25 at once and then one in five
+//! minutes. Where pods are placed by the thousand, not each gets its event: upstream's scheduler may
+//! write 50 a second. What does not get through is dropped: events are best effort.
 
 use crate::binding::{bytes_of, seconds};
 use crate::engine::PodRef;
@@ -28,6 +29,11 @@ const REMEMBERED: usize = 4096;
 const SIMILAR: usize = 10;
 /// Time after which events are no longer similar.
 const SIMILAR_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+/// Time between two writes of the same event's count.
+const SERIES_EVERY: SignedDuration = SignedDuration::from_mins(5);
+/// Events of pods that were placed: at once, and per second.
+const NORMAL_BURST: f64 = 2_000.0;
+const NORMAL_PER_SECOND: f64 = 200.0;
 const BURST: f64 = 25.0;
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 
@@ -128,12 +134,35 @@ struct Series {
     name: String,
     count: u32,
     first: Timestamp,
+    written: Timestamp,
+}
+
+/// Starts full.
+#[derive(Default)]
+struct Bucket {
+    tokens: f64,
+    refilled: Option<Timestamp>,
+}
+
+impl Bucket {
+    fn refill(&mut self, at: Timestamp, burst: f64, per_second: f64) {
+        let elapsed = self.refilled.map_or(f64::INFINITY, |t| at.duration_since(t).as_secs_f64());
+        self.tokens = (self.tokens + elapsed.max(0.0) * per_second).min(burst);
+        self.refilled = Some(at);
+    }
+
+    fn take(&mut self) -> bool {
+        let some = self.tokens >= 1.0;
+        if some {
+            self.tokens -= 1.0;
+        }
+        some
+    }
 }
 
 #[derive(Default)]
 struct Source {
-    tokens: f64,
-    refilled: Option<Timestamp>,
+    bucket: Bucket,
     /// By reason: messages since a time.
     similar: HashMap<&'static str, (Timestamp, HashSet<Arc<str>>)>,
     series: HashMap<(&'static str, Arc<str>), Series>,
@@ -143,6 +172,7 @@ struct Source {
 #[derive(Default)]
 struct Correlator {
     sources: HashMap<Arc<str>, Source>,
+    normal: Bucket,
 }
 
 impl Correlator {
@@ -150,19 +180,14 @@ impl Correlator {
         let fresh_name = || format!("{}.{:x}", o.pod.name, o.at.as_nanosecond());
         if o.normal {
             // A pod is assigned once: nothing to count, nothing to remember.
-            return Some(event(o, fresh_name(), 1, o.at, &o.message));
+            self.normal.refill(o.at, NORMAL_BURST, NORMAL_PER_SECOND);
+            return self.normal.take().then(|| event(o, fresh_name(), 1, o.at, &o.message));
         }
         if self.sources.len() >= REMEMBERED && !self.sources.contains_key(&o.pod.uid) {
             self.sources.clear();
         }
         let source = self.sources.entry(o.pod.uid.clone()).or_default();
-        let elapsed = source.refilled.map_or(f64::INFINITY, |t| o.at.duration_since(t).as_secs_f64());
-        source.tokens = (source.tokens + elapsed.max(0.0) * REFILL_PER_SECOND).min(BURST);
-        source.refilled = Some(o.at);
-        if source.tokens < 1.0 {
-            return None;
-        }
-        source.tokens -= 1.0;
+        source.bucket.refill(o.at, BURST, REFILL_PER_SECOND);
         let (since, messages) = source.similar.entry(o.reason).or_insert_with(|| (o.at, HashSet::new()));
         if o.at.duration_since(*since) > SIMILAR_WITHIN {
             messages.clear();
@@ -180,8 +205,14 @@ impl Correlator {
             name: fresh_name(),
             count: 0,
             first: o.at,
+            written: o.at,
         });
         series.count += 1;
+        let due = series.count <= 2 || o.at.duration_since(series.written) >= SERIES_EVERY;
+        if !due || !source.bucket.take() {
+            return None;
+        }
+        series.written = o.at;
         Some(event(o, series.name.clone(), series.count, series.first, &message))
     }
 }
@@ -256,17 +287,48 @@ mod tests {
             (0..14).filter_map(|i| correlator.take(&occurrence(&format!("m{i}"), i))).collect();
         let combined: Vec<&Event> =
             names.iter().filter(|e| e.body["message"].as_str().unwrap().starts_with("(combined")).collect();
-        assert_eq!(combined.len(), 4);
+        // Of the four the third and the fourth only count.
+        assert_eq!(combined.len(), 2);
         assert!(combined.iter().all(|e| e.name == combined[0].name));
-        assert_eq!(combined[3].count, 4);
+        assert_eq!(combined[1].count, 2);
+        let later = correlator.take(&occurrence("m99", 400)).unwrap();
+        assert_eq!((later.count, &later.name), (5, &combined[0].name));
+    }
+
+    #[test]
+    fn what_repeats_is_written_now_and_then() {
+        let mut correlator = Correlator::default();
+        let written: Vec<(i64, u32)> =
+            (0..700).filter_map(|i| Some((i, correlator.take(&occurrence("a", i))?.count))).collect();
+        assert_eq!(written, [(0, 1), (1, 2), (301, 302), (601, 602)]);
+    }
+
+    #[test]
+    fn placed_pods_beyond_a_rate_go_without() {
+        let mut correlator = Correlator::default();
+        let placed = |at| Occurrence { normal: true, ..occurrence("Successfully assigned", at) };
+        let through = |correlator: &mut Correlator, at| {
+            (0..5_000).filter(|_| correlator.take(&placed(at)).is_some()).count()
+        };
+        assert_eq!(through(&mut correlator, 0), 2_000);
+        assert_eq!(through(&mut correlator, 1), 200);
     }
 
     #[test]
     fn a_pod_cannot_flood() {
         let mut correlator = Correlator::default();
-        let through = (0..100).filter(|i| correlator.take(&occurrence("a", *i)).is_some()).count();
-        assert_eq!(through, 25);
-        assert!(correlator.take(&occurrence("a", 401)).is_some());
-        assert!(correlator.take(&occurrence("a", 402)).is_none());
+        // Ten messages, once and again: twenty; then similar ones.
+        let through = (0..100)
+            .filter(|i| {
+                let message = format!("m{}", i % 10);
+                correlator.take(&occurrence(&message, i / 100)).is_some()
+            })
+            .count();
+        assert_eq!(through, 20);
+        let other = |reason, at| Occurrence { reason, ..occurrence("b", at) };
+        let reasons = ["1", "2", "3", "4", "5", "6"];
+        assert_eq!(reasons.iter().filter(|r| correlator.take(&other(r, 1)).is_some()).count(), 5);
+        assert!(correlator.take(&other("7", 302)).is_some());
+        assert!(correlator.take(&other("8", 303)).is_none());
     }
 }

@@ -499,7 +499,7 @@ pub enum Binder {
     Writes(Vec<Vec<u8>>),
 }
 
-/// Pods on candidate nodes of a preemption, column by column.
+/// Pods of lower priority on candidate nodes of a preemption, column by column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CandidatePods {
     /// Those of candidate i are `offsets[i]..offsets[i + 1]` of the other lists.

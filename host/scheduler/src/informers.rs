@@ -3,6 +3,7 @@
 
 use crate::inbox::Inbox;
 use crate::objects::WatchKey;
+use crate::scheduler::Clients;
 use crate::surroundings::Surrounding;
 use orlop_apimachinery::{Gvr, Reason};
 use orlop_client::{ApiClient, Delta, Informer, ListOptions};
@@ -18,9 +19,6 @@ use tokio_util::task::TaskTracker;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a resource is looked for that the server does not serve.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-
-/// The client of a user; empty for the scheduler's own.
-pub(crate) type Clients = Arc<dyn Fn(&str) -> Arc<dyn ApiClient> + Send + Sync>;
 
 struct Running {
     cancel: CancellationToken,

@@ -35,4 +35,4 @@ pub mod table;
 
 pub use config::{ConfigError, SchedulerConfig};
 pub use engine::Engine;
-pub use scheduler::{Scheduler, SchedulerError, SchedulerOptions};
+pub use scheduler::{Clients, Scheduler, SchedulerError, SchedulerOptions};

@@ -6,7 +6,7 @@ use crate::engine::{Action, Engine};
 use crate::events::Recorder;
 use crate::framework::{PluginError, PluginFactory};
 use crate::inbox::{Batch, Inbox, Report};
-use crate::informers::{Clients, Informers};
+use crate::informers::Informers;
 use crate::objects::WatchKey;
 use crate::profile::{Enabled, Profile};
 use orlop_client::{ApiClient, Delta, Informer, ListOptions};
@@ -59,13 +59,16 @@ pub enum SchedulerError {
     Thread(#[source] std::io::Error),
 }
 
+/// The client of a user; the empty one is the scheduler's own.
+pub type Clients = Arc<dyn Fn(&str) -> Arc<dyn ApiClient> + Send + Sync>;
+
 /// What a scheduler is made of.
 #[derive(Clone)]
 pub struct SchedulerOptions {
     /// The API server, as the scheduler's own user.
     pub client: Arc<dyn ApiClient>,
     /// The API server, as the user that [`PluginFactory::user`] names.
-    pub clients: Arc<dyn Fn(&str) -> Arc<dyn ApiClient> + Send + Sync>,
+    pub clients: Clients,
     /// Where plugins come from.
     pub plugins: Arc<dyn PluginFactory>,
     /// A `KubeSchedulerConfiguration`; looked at every second for changes. `None`, or a file that is

@@ -91,7 +91,7 @@ impl Engine {
         };
         self.settle_in(uid, slot, facts.priority);
         // Somebody else may have bound a pod that waits for our plugins.
-        if self.placing.is_waiting(uid) || !at.is_some_and(|(before, _)| before == slot) {
+        if self.placing.is_waiting(uid) || at.is_none_or(|(before, _)| before != slot) {
             self.abandon(uid, now);
         }
         let pod = Pod {

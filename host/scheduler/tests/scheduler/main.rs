@@ -8,5 +8,7 @@ mod engine;
 mod live;
 mod native;
 mod placing;
+mod preempting;
 mod reference;
 mod scripted;
+mod storm;
