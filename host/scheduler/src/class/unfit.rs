@@ -15,6 +15,8 @@ pub struct Unfit {
     pub unresolvable: u32,
     /// The other nodes, as a packed bit set over slots.
     pub resolvable: Vec<u64>,
+    /// Whether the profile also looks for claims that could be given up, which is told with the rest.
+    pub deallocates: bool,
     /// What may help.
     pub events: crate::framework::EventSet,
 }
@@ -33,15 +35,19 @@ impl Unfit {
         } else {
             message.push_str(&format!(" {}.", histogram(self.reasons.iter().cloned())));
         }
-        match preemption {
-            Preemption::Unavailable | Preemption::Found => {}
-            Preemption::Ineligible(why) => message.push_str(&format!(" preemption: {why}")),
+        let preemption = match preemption {
+            Preemption::Found => return message,
+            Preemption::Unavailable => None,
+            Preemption::Ineligible(why) => Some(format!("preemption: {why}")),
             Preemption::NotFound(reasons) => {
                 let reasons = histogram(reasons.iter().cloned());
-                message.push_str(&format!(
-                    " no new claims to deallocate, preemption: 0/{nodes} nodes are available: {reasons}."
-                ));
+                Some(format!("preemption: 0/{nodes} nodes are available: {reasons}."))
             }
+        };
+        let claims = self.deallocates.then(|| "no new claims to deallocate".to_owned());
+        let tried: Vec<String> = claims.into_iter().chain(preemption).collect();
+        if !tried.is_empty() {
+            message.push_str(&format!(" {}", tried.join(", ")));
         }
         message
     }
@@ -51,4 +57,32 @@ fn histogram(reasons: impl Iterator<Item = (String, u32)>) -> String {
     let mut texts: Vec<String> = reasons.map(|(text, nodes)| format!("{nodes} {text}")).collect();
     texts.sort();
     texts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framework::EventSet;
+
+    #[test]
+    fn what_was_tried_after_the_filters_is_told_in_one_sentence() {
+        let mut unfit = Unfit {
+            nodes: 3,
+            rejected: None,
+            reasons: vec![("Insufficient cpu".into(), 2), ("Too many pods".into(), 1)],
+            unresolvable: 0,
+            resolvable: Vec::new(),
+            deallocates: true,
+            events: EventSet::NONE,
+        };
+        let never = Preemption::Ineligible("not eligible due to preemptionPolicy=Never.".into());
+        let filters = "0/3 nodes are available: 1 Too many pods, 2 Insufficient cpu.";
+        let claims = "no new claims to deallocate";
+        let preemption = "preemption: not eligible due to preemptionPolicy=Never.";
+        assert_eq!(unfit.message(&never), format!("{filters} {claims}, {preemption}"));
+        assert_eq!(unfit.message(&Preemption::Unavailable), format!("{filters} {claims}"));
+        unfit.deallocates = false;
+        assert_eq!(unfit.message(&never), format!("{filters} {preemption}"));
+        assert_eq!(unfit.message(&Preemption::Unavailable), filters);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Failed, Loaded, Profile};
 use crate::class::{Unfit, bit, put_bit};
-use crate::framework::{EventSet, Explanation, PluginError, Reason};
+use crate::framework::{EventSet, Explanation, Hooks, PluginError, Reason};
 use crate::table::{NodeTable, Slot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ impl Profile {
             reasons: Vec::new(),
             unresolvable: 0,
             resolvable: table.live().to_vec(),
+            deallocates: plugins
+                .iter()
+                .any(|p| p.descriptor.name == "DynamicResources" && p.enabled.hooks.has(Hooks::POST_FILTER)),
             events: EventSet::NODE_ADD.or(EventSet::PROFILE),
         };
         let Some(class) = classes.get_mut(&id) else { return Ok(Arc::new(nobody)) };

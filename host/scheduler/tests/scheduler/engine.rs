@@ -116,8 +116,8 @@ fn messages_in_kubernetes_words() {
     let mut never = plain_pod("q", "64");
     never["spec"]["preemptionPolicy"] = json!("Never");
     add_pod(&mut engine, &never, later);
-    let message = "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated taint(s). preemption: not \
-                   eligible due to preemptionPolicy=Never.";
+    let message = "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated taint(s). no new claims \
+                   to deallocate, preemption: not eligible due to preemptionPolicy=Never.";
     assert_eq!(conditions(&run(&mut engine, later)), [("Unschedulable", message.to_owned())]);
 }
 
