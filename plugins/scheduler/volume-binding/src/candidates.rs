@@ -86,3 +86,6 @@ impl Candidates {
         self.names.get(other.or(best)?).map(String::as_str)
     }
 }
+
+#[cfg(test)]
+mod tests;

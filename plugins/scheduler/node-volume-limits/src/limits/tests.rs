@@ -174,3 +174,59 @@ fn pods_without_such_volumes_and_claims_with_faults() {
     let message = "looking up PVC shop/gone: persistentvolumeclaim \"gone\" not found";
     assert_eq!(plugin.explain(1, &[0]).reasons, [Reason::unresolvable(message)]);
 }
+
+/// Counts that are remembered are those that would be made anew, whatever happens in between.
+#[test]
+fn remembered_counts_are_true() {
+    let mut seed = 11_u64;
+    let mut draw = |end: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % end
+    };
+    let names = ["a", "b", "c", "u"];
+    let mut plugin = plugin(&names.map(|name| pod(&[name])));
+    let mut answers = [0, 0];
+    for _ in 0..2000 {
+        let name = names[usize::try_from(draw(4)).unwrap()];
+        let volume = format!("pv-{}", names[usize::try_from(draw(4)).unwrap()]);
+        let node = format!("n{}", draw(3));
+        let gone = draw(4) == 0;
+        let change = match draw(6) {
+            0 => {
+                let claim = json!({"spec": {"volumeName": if draw(2) == 0 { "" } else { &volume }, "storageClassName": "class"}});
+                change(0, "shop", name, (!gone).then_some(claim))
+            }
+            1 => {
+                let csi =
+                    json!({"driver": if draw(3) == 0 { "other" } else { DRIVER }, "volumeHandle": name});
+                change(1, "", &volume, (!gone).then(|| json!({"spec": {"csi": csi}})))
+            }
+            2 => change(3, "", &node, (!gone).then(|| csi_node(DRIVER, Some(draw(4))))),
+            3 => {
+                let source = json!({"persistentVolumeName": volume});
+                let attachment = json!({"spec": {"attacher": DRIVER, "nodeName": node, "source": source}});
+                change(4, "", &format!("va-{name}"), (!gone).then_some(attachment))
+            }
+            4 => change(2, "", "class", (!gone).then(|| json!({"provisioner": DRIVER}))),
+            _ => {
+                let slot = u32::try_from(draw(3)).unwrap();
+                let mut cell: Vec<u64> = (0..4).filter(|_| draw(2) == 0).collect();
+                cell.sort_unstable();
+                let row = Nodes::rows(3, &[slot]).u32(column::NAME, &[slot]).lists(column::PODS, &[&cell]);
+                plugin.sync(row.delta());
+                continue;
+            }
+        };
+        plugin.objects(false, vec![change]);
+        let new = pod(&[name, "b"]);
+        plugin.prepare(1, &new).unwrap();
+        if !plugin.classes.contains_key(&1) {
+            continue;
+        }
+        let remembered = plugin.filter(1, &[]);
+        plugin.attached.forget_all();
+        assert_eq!(remembered, plugin.filter(1, &[]));
+        answers[usize::from(remembered == [0b111])] += 1;
+    }
+    assert!(answers[0] > 100 && answers[1] > 100, "both answers come up: {answers:?}");
+}
