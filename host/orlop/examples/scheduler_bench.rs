@@ -176,6 +176,41 @@ fn measure(factory: &dyn PluginFactory, nodes: u32, only: Option<&str>) -> (f64,
     (median(first.split_off(20)), median(more.split_off(100)))
 }
 
+/// A pod that is spread over zones and would rather be near others of its kind: every placement changes what
+/// two plugins say of all nodes.
+fn sociable_pod() -> Value {
+    let mut pod = pod(0);
+    let app = json!({"matchLabels": {"app": "a"}});
+    pod["metadata"] = json!({"namespace": "kload", "labels": {"app": "a"}});
+    pod["spec"]["topologySpreadConstraints"] = json!([
+        {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 5, "whenUnsatisfiable": "DoNotSchedule",
+         "labelSelector": app},
+    ]);
+    pod["spec"]["affinity"]["podAffinity"] = json!({"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 10, "podAffinityTerm": {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": app}},
+    ]});
+    pod
+}
+
+/// Microseconds for one more such pod.
+fn stale(factory: &dyn PluginFactory, nodes: u32) -> f64 {
+    let (mut profile, mut table) = (profile(factory, None), table(nodes));
+    table.placed_mut().read(profile.placed_pod_fields().map(str::to_owned).collect());
+    let facts = PodFacts::from_value(sociable_pod());
+    let footprint = facts.footprint(&mut table);
+    let def = profile.define(&facts.value);
+    let mut more = Vec::new();
+    for draw in 0..2_000_u64 {
+        let began = Instant::now();
+        let id = profile.open(&def);
+        profile.evaluate(id, &table, began).expect("an answer");
+        let slot = profile.class(id).and_then(|c| c.choose(draw.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        table.add_pod_at(slot.expect("a node"), &footprint);
+        more.push(began.elapsed());
+    }
+    median(more.split_off(100))
+}
+
 /// Pods per second through the whole engine on one thread: parsing, queue, cycle, accounting, and
 /// taking in the API server's news of the binding.
 fn throughput(factory: &dyn PluginFactory, nodes: u32, pods: u32) -> f64 {
@@ -245,6 +280,11 @@ fn main() {
     for nodes in [100, 1_000, 5_000, 15_000] {
         let (w, n) = (measure(&wasm, nodes, None), measure(&native::Builtin, nodes, None));
         println!("{nodes:>7} | {:>10.1} {:>11.1} | {:>10.2} {:>11.2}", w.0, n.0, w.1, n.1);
+    }
+    println!("\none more pod, spread and near others, µs");
+    for nodes in [100, 1_000, 5_000, 15_000] {
+        let (w, n) = (stale(&wasm, nodes), stale(&native::Builtin, nodes));
+        println!("{nodes:>7} | {w:>10.1} wasm {n:>10.1} native");
     }
     println!("\nwhole engine, one thread, pods/s");
     for nodes in [100, 1_000, 5_000] {

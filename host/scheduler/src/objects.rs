@@ -200,3 +200,82 @@ impl Told {
         all.map(|((key, _), at)| (at, keys(key).unwrap_or_default())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn claim(name: &str, size: &str, status: &str) -> Arc<Object> {
+        let value = json!({
+            "metadata": {"namespace": "shop", "name": name, "uid": name, "resourceVersion": "1"},
+            "spec": {"size": size}, "status": {"phase": status},
+        });
+        Arc::new(Object::from_value(&value).unwrap())
+    }
+
+    fn watch() -> (WatchKey, Told) {
+        let watch = Watch {
+            api_version: "v1".to_owned(),
+            resource: "claims".to_owned(),
+            namespace: String::new(),
+            label_selector: String::new(),
+            fields: vec!["spec.size".to_owned()],
+        };
+        let user: Arc<str> = "".into();
+        (WatchKey::new(&user, &watch), Told::new(&user, &[watch]))
+    }
+
+    fn told(news: Option<News>) -> Option<(bool, Vec<(String, Value)>)> {
+        news.map(|news| {
+            let change = |c: &ObjectChange| {
+                (c.name.to_string(), serde_json::from_slice(&c.object).unwrap_or(Value::Null))
+            };
+            (news.full, news.changes.iter().map(change).collect())
+        })
+    }
+
+    #[test]
+    fn a_plugin_is_told_of_what_it_declared_and_no_more() {
+        let (key, mut plugin) = watch();
+        let mut objects = WatchedObjects::default();
+        assert_eq!(told(plugin.news(&objects)), Some((true, vec![])));
+        assert_eq!(told(plugin.news(&objects)), None);
+
+        objects.change(&key, "shop", "a", Some(claim("a", "1", "Pending")));
+        let a = |size: &str| {
+            ("a".to_owned(), json!({"metadata": {"namespace": "shop", "name": "a"}, "spec": {"size": size}}))
+        };
+        let (_, changes) = told(plugin.news(&objects)).unwrap();
+        assert_eq!(changes, [a("1")]);
+        // The status was not declared.
+        objects.change(&key, "shop", "a", Some(claim("a", "1", "Bound")));
+        assert_eq!(told(plugin.news(&objects)), None);
+        objects.change(&key, "shop", "a", Some(claim("a", "2", "Bound")));
+        assert_eq!(told(plugin.news(&objects)), Some((false, vec![a("2")])));
+        objects.change(&key, "shop", "a", None);
+        objects.change(&key, "shop", "never", None);
+        assert_eq!(told(plugin.news(&objects)), Some((false, vec![("a".to_owned(), Value::Null)])));
+    }
+
+    #[test]
+    fn a_plugin_that_fell_behind_or_started_again_gets_everything() {
+        let (key, mut plugin) = watch();
+        let mut objects = WatchedObjects::default();
+        objects.change(&key, "shop", "a", Some(claim("a", "1", "")));
+        assert!(plugin.news(&objects).unwrap().full);
+        for i in 0..5 * KEPT {
+            objects.change(&key, "shop", "a", Some(claim("a", &i.to_string(), "")));
+        }
+        let news = plugin.news(&objects).unwrap();
+        assert_eq!((news.full, news.changes.len()), (true, 1));
+        plugin.clear();
+        assert!(plugin.news(&objects).unwrap().full);
+        // Nobody watched for a while.
+        objects.retain(&BTreeSet::new());
+        assert_eq!(told(plugin.news(&objects)), Some((true, vec![])));
+        objects.change(&key, "shop", "b", Some(claim("b", "1", "")));
+        let (_, changes) = told(plugin.news(&objects)).unwrap();
+        assert_eq!(changes.len(), 1);
+    }
+}

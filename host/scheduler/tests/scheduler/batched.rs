@@ -10,7 +10,7 @@ use orlop_scheduler::framework::PluginFactory;
 use orlop_scheduler::pod::PodFacts;
 use orlop_scheduler::profile::{Enabled, Profile};
 use orlop_scheduler::surroundings::{Surrounding, Surroundings};
-use orlop_scheduler::table::{Footprint, MirrorState, NodeFacts, NodeTable, Slot};
+use orlop_scheduler::table::{Footprint, MirrorState, NodeFacts, NodeTable, PodChange, Slot};
 use orlop_sdk::scheduler::Mirror;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -168,6 +168,44 @@ proptest! {
                 let reasons: BTreeMap<String, u32> = unfit.reasons.iter().cloned().collect();
                 prop_assert_eq!(reasons, verdict.reasons);
                 prop_assert_eq!(unfit.unresolvable, verdict.unresolvable);
+            }
+        }
+    }
+
+    #[test]
+    fn overlays_say_what_would_be((pods, steps) in steps()) {
+        let mut profile = profile();
+        let mut world = World::new(&profile);
+        let now = Instant::now();
+        for step in &steps {
+            world.step(step, &pods);
+        }
+        let def = profile.define(&world.facts(&pods[0]).value);
+        let id = profile.open(&def);
+        profile.evaluate(id, &world.table, now).unwrap();
+        let guest = world.facts(&pods[1]).footprint(&mut world.table);
+        let gone = world.placed.values().map(|(slot, pod)| (*slot, vec![PodChange::Remove(pod)]));
+        let come = (0..world.table.slots()).map(|slot| (slot, vec![PodChange::Add(&guest)]));
+        let both = world.placed.values().map(|(slot, pod)| (*slot, vec![PodChange::Remove(pod), PodChange::Add(&guest)]));
+        let rows: Vec<(Slot, Vec<PodChange<'_>>)> =
+            gone.chain(come).chain(both).filter(|(slot, _)| world.table.is_live(*slot)).collect();
+        let said = profile.overlay(id, &world.table, &rows, now).unwrap();
+        for ((slot, changes), said) in rows.iter().zip(said) {
+            for change in changes {
+                match change {
+                    PodChange::Add(pod) => world.table.add_pod_at(*slot, pod),
+                    PodChange::Remove(pod) => world.table.remove_pod(*slot, pod),
+                }
+            }
+            profile.evaluate(id, &world.table, now).unwrap();
+            let feasible = profile.class(id).unwrap().feasible();
+            let fits = feasible.get(*slot as usize / 64).is_some_and(|w| w >> (slot % 64) & 1 == 1);
+            prop_assert_eq!(said, fits, "slot {} with {:?}", slot, changes);
+            for change in changes.iter().rev() {
+                match change {
+                    PodChange::Add(pod) => world.table.remove_pod(*slot, pod),
+                    PodChange::Remove(pod) => world.table.add_pod_at(*slot, pod),
+                }
             }
         }
     }
