@@ -3,6 +3,7 @@
 use crate::native::Builtin;
 use orlop_apimachinery::{Gvr, Reason, Status};
 use orlop_client::ApiError;
+use orlop_scheduler::framework::PluginFactory;
 use orlop_scheduler::{Scheduler, SchedulerOptions};
 use orlop_testkit::{MemoryApi, Verb, eventually};
 use serde_json::{Value, json};
@@ -13,23 +14,32 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-static PODS: Gvr = Gvr::new("", "v1", "pods");
-static NODES: Gvr = Gvr::new("", "v1", "nodes");
-static EVENTS: Gvr = Gvr::new("", "v1", "events");
+pub(crate) static PODS: Gvr = Gvr::new("", "v1", "pods");
+pub(crate) static NODES: Gvr = Gvr::new("", "v1", "nodes");
+pub(crate) static EVENTS: Gvr = Gvr::new("", "v1", "events");
 
-struct Live {
+pub(crate) struct Live {
     scheduler: Scheduler,
     cancel: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Live {
-    fn start(api: MemoryApi, config_file: Option<PathBuf>) -> Self {
+    pub(crate) fn start(api: MemoryApi, config_file: Option<PathBuf>) -> Self {
+        Self::with(api, config_file, Arc::new(Builtin))
+    }
+
+    /// With plugins of one's own.
+    pub(crate) fn with(
+        api: MemoryApi,
+        config_file: Option<PathBuf>,
+        plugins: Arc<dyn PluginFactory>,
+    ) -> Self {
         let clients = api.clone();
         let options = SchedulerOptions {
             client: api.client(),
             clients: Arc::new(move |_| clients.client()),
-            plugins: Arc::new(Builtin),
+            plugins,
             config_file,
             seed: 1,
         };
@@ -40,32 +50,32 @@ impl Live {
         Self { scheduler, cancel, task }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.cancel.cancel();
         self.task.await.unwrap();
     }
 }
 
-fn node(name: &str, cpu: &str) -> Value {
+pub(crate) fn node(name: &str, cpu: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
         "status": {"allocatable": {"cpu": cpu, "memory": "64Gi", "pods": "1000"}},
     })
 }
 
-fn pod(name: &str, cpu: &str) -> Value {
+pub(crate) fn pod(name: &str, cpu: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
         "spec": {"schedulerName": "default-scheduler", "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
     })
 }
 
-fn node_of(api: &MemoryApi, name: &str) -> Option<String> {
+pub(crate) fn node_of(api: &MemoryApi, name: &str) -> Option<String> {
     let pod = api.peek(&PODS, "default", name)?.to_value();
     pod.pointer("/spec/nodeName").and_then(Value::as_str).map(str::to_owned)
 }
 
-fn condition(api: &MemoryApi, name: &str) -> Option<Value> {
+pub(crate) fn condition(api: &MemoryApi, name: &str) -> Option<Value> {
     let pod = api.peek(&PODS, "default", name)?.to_value();
     pod.pointer("/status/conditions")?.as_array()?.iter().find(|c| c["type"] == "PodScheduled").cloned()
 }

@@ -1,6 +1,7 @@
 //! The scheduler with the real plugins' logic, natively.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod acting;
 mod batched;
 mod cluster;
 mod columns;

@@ -139,11 +139,9 @@ fn messages_of_a_preemption_in_vain() {
     put(&mut engine, &pod("p", "3", 50), now);
     assert_eq!(
         said(&run(&mut engine, now)),
-        [
-            "p Unschedulable: 0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu. no new claims \
-          to deallocate, preemption: 0/3 nodes are available: 1 Insufficient cpu, 1 No preemption victims found for \
-          incoming pod, 1 Preemption is not helpful for scheduling."
-        ]
+        ["p Unschedulable: 0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu. \
+          preemption: 0/3 nodes are available: 1 Insufficient cpu, 1 No preemption victims found for \
+          incoming pod, 1 Preemption is not helpful for scheduling."]
     );
     let mut never = pod("never", "3", 1000);
     never["spec"]["preemptionPolicy"] = json!("Never");
