@@ -96,10 +96,11 @@ impl State {
                 domains.insert(label(node, key), 0);
             }
             for (name, node) in &self.nodes {
-                if (!own || has_all(node)) && Self::counted(constraint, pod, name, node) {
-                    if let Some(count) = domains.get_mut(&label(node, key)) {
-                        *count += self.matching(constraint, pod, name);
-                    }
+                if (!own || has_all(node))
+                    && Self::counted(constraint, pod, name, node)
+                    && let Some(count) = domains.get_mut(&label(node, key))
+                {
+                    *count += self.matching(constraint, pod, name);
                 }
             }
             let size = if key == HOSTNAME { candidates.len() } else { domains.len() };
