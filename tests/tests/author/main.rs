@@ -42,7 +42,13 @@ impl Author<'_> {
     fn works(&self, arguments: &[&str]) -> Result<String> {
         let out = self.plugin(arguments)?;
         let log = self.cluster.map(Cluster::log_tail).unwrap_or_default();
-        ensure!(out.success, "`orlop plugin {}` failed:\n{}{}\n{log}", arguments.join(" "), out.stdout, out.stderr);
+        ensure!(
+            out.success,
+            "`orlop plugin {}` failed:\n{}{}\n{log}",
+            arguments.join(" "),
+            out.stdout,
+            out.stderr
+        );
         Ok(out.stdout)
     }
 
@@ -83,7 +89,13 @@ fn every_template_for_rust_builds_and_passes_its_tests_as_it_is() -> Result<()> 
         says(&author.works(&["test", &name])?, "1 passed, 0 failed")?;
         let figures = author.works(&["bench", &name, "--nodes", "300"])?;
         says(&figures, "NS/UNIT")?;
-        let hook = if kind == "scheduler" { "filter" } else if kind == "controller" { "reconcile" } else { "mutate" };
+        let hook = if kind == "scheduler" {
+            "filter"
+        } else if kind == "controller" {
+            "reconcile"
+        } else {
+            "mutate"
+        };
         says(&figures, hook)?;
         // The author's own tests, natively.
         let tests = capture(
@@ -120,7 +132,8 @@ fn enable(c: &Cluster, plugin: &str) -> Result<()> {
     let file = c.dir().join("policies/scheduler.yaml");
     let text = fs::read_to_string(&file)?;
     let head = "schedulerName: default-scheduler\n";
-    let enabled = format!("{head}    plugins:\n      multiPoint:\n        enabled:\n          - name: {plugin}\n");
+    let enabled =
+        format!("{head}    plugins:\n      multiPoint:\n        enabled:\n          - name: {plugin}\n");
     ensure!(text.contains(head), "{text}");
     fs::write(&file, text.replace(head, &enabled))?;
     eventually("the profile with the plugin", || {
@@ -152,13 +165,34 @@ fn an_author_goes_from_an_empty_folder_to_a_rollback_in_a_cluster() -> Result<()
 
     // Figures are exact where they can be, and a worse one fails.
     author.works(&["bench", "--nodes", "400", "--save", "bench.json"])?;
-    let again = author.works(&["bench", "--nodes", "400", "--against", "bench.json", "--tolerance", "0.1", "--time-tolerance", "100000"])?;
+    let again = author.works(&[
+        "bench",
+        "--nodes",
+        "400",
+        "--against",
+        "bench.json",
+        "--tolerance",
+        "0.1",
+        "--time-tolerance",
+        "100000",
+    ])?;
     says(&again, "no figure is worse than before")?;
     let text = fs::read_to_string(author.folder.join("bench.json"))?;
     let mut saved: serde_json::Value = serde_json::from_str(&text)?;
     saved["hooks"]["filter"]["fuel"] = 1.into();
     fs::write(author.folder.join("bench.json"), saved.to_string())?;
-    says(&author.fails(&["bench", "--nodes", "400", "--against", "bench.json", "--time-tolerance", "100000"])?, "WORSE    filter: fuel")?;
+    says(
+        &author.fails(&[
+            "bench",
+            "--nodes",
+            "400",
+            "--against",
+            "bench.json",
+            "--time-tolerance",
+            "100000",
+        ])?,
+        "WORSE    filter: fuel",
+    )?;
 
     // In the cluster, recorded while it decides.
     says(&author.works(&["apply", module])?, "plugin.orlop.dev/disk-tier is active")?;
