@@ -111,7 +111,7 @@ impl Engine {
             more.events = more.events.or(EventSet::POD_DELETE).or(EventSet::POD_ADD);
             unfit = Arc::new(more);
         }
-        let preemption = self.preempt(uid, (at, def), id, &unfit, now);
+        let preemption = self.preempt(uid, (at, def, id), &unfit, now);
         let priority = self.pods.get(uid).map_or(0, |pod| pod.priority);
         let group = self.hints.group(at, def, unfit.events, Wants::Node, priority);
         self.queue.unschedulable(uid, group, now);
@@ -127,7 +127,7 @@ impl Engine {
         let priority = pod.priority;
         self.table.add_pod_at(slot, &pod.footprint);
         self.settle_in(uid, slot, priority);
-        self.nominated.remove(uid);
+        self.denominate(uid);
         self.hints.note(EventSet::POD_ADD);
         let plugins = self.profiles.get(at).map_or_else(Vec::new, |profile| profile.placing(id));
         if plugins.is_empty() {

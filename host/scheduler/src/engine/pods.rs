@@ -48,7 +48,7 @@ impl Engine {
             self.by_key.remove(&pod.key);
         }
         self.queue.remove(uid);
-        self.nominated.remove(uid);
+        self.denominate(uid);
         if let State::Assumed(slot) | State::Bound(slot) = pod.state {
             self.table.remove_pod(slot, &pod.footprint);
             self.move_out(uid, slot, pod.priority);
@@ -62,7 +62,7 @@ impl Engine {
         let footprint = facts.footprint(&mut self.table);
         let before = self.pods.remove(uid);
         self.queue.remove(uid);
-        self.nominated.remove(uid);
+        self.denominate(uid);
         let at = before.as_ref().and_then(|p| match p.state {
             State::Assumed(slot) | State::Bound(slot) => Some((slot, p)),
             State::Foreign | State::Waiting => None,
@@ -165,12 +165,12 @@ impl Engine {
         self.pods.insert(uid.clone(), pod);
         let Some((at, def)) = class else {
             self.queue.remove(uid);
-            self.nominated.remove(uid);
+            self.denominate(uid);
             return;
         };
         match &nominated {
             Some(node) => self.nominated.put(uid, node, facts.priority),
-            None => self.nominated.remove(uid),
+            None => self.denominate(uid),
         }
         let gate = self.gate(uid, at, &def, now).unwrap_or_default();
         let Some(profile) = self.profiles.get_mut(at) else { return };

@@ -8,7 +8,7 @@ use super::{Engine, Pod, State, draw};
 use crate::action::Action;
 use crate::class::{Unfit, bit};
 use crate::disruption::Allowance;
-use crate::framework::{CandidatePods, Hooks};
+use crate::framework::{CandidatePods, EventSet, Hooks};
 use crate::pod::Uid;
 use crate::preemption::Preemption;
 use crate::profile::{ClassDef, Failed, Profile};
@@ -63,12 +63,25 @@ struct Preemptor<'a> {
 }
 
 impl Engine {
-    /// Tries to make room for a pod that fits nowhere.
+    /// Tries to make room for a pod that fits nowhere. Where none is to be had, none is held for it either.
     pub(super) fn preempt(
         &mut self,
         uid: &Uid,
-        (at, def): (usize, &Arc<ClassDef>),
-        class: u32,
+        class: (usize, &Arc<ClassDef>, u32),
+        unfit: &Unfit,
+        now: Instant,
+    ) -> Preemption {
+        let preemption = self.try_to_preempt(uid, class, unfit, now);
+        if matches!(preemption, Preemption::NotFound(_)) && self.nominated.node_of(uid).is_some() {
+            self.withdraw(uid);
+        }
+        preemption
+    }
+
+    fn try_to_preempt(
+        &mut self,
+        uid: &Uid,
+        (at, def, class): (usize, &Arc<ClassDef>, u32),
         unfit: &Unfit,
         now: Instant,
     ) -> Preemption {
@@ -239,9 +252,17 @@ impl Engine {
         }
     }
 
-    /// The pod is not nominated any more.
+    /// Other pods may have the room that was held for this one.
+    pub(super) fn denominate(&mut self, uid: &Uid) {
+        if self.nominated.node_of(uid).is_some() {
+            self.nominated.remove(uid);
+            self.hints.note(EventSet::POD_DELETE);
+        }
+    }
+
+    /// The pod is not nominated any more, which the API server is told.
     fn withdraw(&mut self, uid: &Uid) {
-        self.nominated.remove(uid);
+        self.denominate(uid);
         if let Some(pod) = self.pods.get_mut(uid) {
             pod.nominated = None;
             self.actions.push(Action::Withdraw { pod: pod.reference(uid) });

@@ -115,6 +115,7 @@ async fn writes_of_plugins_are_done_before_the_binding() {
     eventually("the pod is bound", || node_of(&api, "p").is_some()).await.unwrap();
     let bound = api.peek(&PODS, "default", "p").unwrap().to_value();
     assert_eq!(bound["metadata"]["annotations"]["prepared"], "yes");
+    assert!(live.users.lock().unwrap().contains("system:plugin:s"));
     let heard = || script.lock().unwrap().calls.last().is_some_and(|call| call == "S post-bind p");
     eventually("the plugin hears of it", heard).await.unwrap();
     // A write that fails keeps the next one from its node.

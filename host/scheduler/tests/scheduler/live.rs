@@ -7,10 +7,10 @@ use orlop_scheduler::framework::PluginFactory;
 use orlop_scheduler::{Scheduler, SchedulerOptions};
 use orlop_testkit::{MemoryApi, Verb, eventually};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,8 @@ pub(crate) static NODES: Gvr = Gvr::new("", "v1", "nodes");
 pub(crate) static EVENTS: Gvr = Gvr::new("", "v1", "events");
 
 pub(crate) struct Live {
+    /// Users whose clients were asked for.
+    pub(crate) users: Arc<Mutex<BTreeSet<String>>>,
     scheduler: Scheduler,
     cancel: CancellationToken,
     task: JoinHandle<()>,
@@ -36,9 +38,14 @@ impl Live {
         plugins: Arc<dyn PluginFactory>,
     ) -> Self {
         let clients = api.clone();
+        let users: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let asked = users.clone();
         let options = SchedulerOptions {
             client: api.client(),
-            clients: Arc::new(move |_| clients.client()),
+            clients: Arc::new(move |user| {
+                asked.lock().unwrap().insert(user.to_owned());
+                clients.client()
+            }),
             plugins,
             config_file,
             seed: 1,
@@ -47,7 +54,7 @@ impl Live {
         let cancel = CancellationToken::new();
         let (running, stop) = (scheduler.clone(), cancel.clone());
         let task = tokio::spawn(async move { running.run(stop).await.unwrap() });
-        Self { scheduler, cancel, task }
+        Self { users, scheduler, cancel, task }
     }
 
     pub(crate) async fn stop(self) {

@@ -184,6 +184,20 @@ fn a_nomination_survives_a_restart() {
 }
 
 #[test]
+fn held_room_is_free_again_when_its_pod_goes() {
+    let (mut engine, now) = engine(&[("a", "4")]);
+    put(&mut engine, &running("low", "4", 1, "a", 1), now);
+    put(&mut engine, &pod("high", "4", 100), now);
+    assert_eq!(said(&run(&mut engine, now))[0], "evict low for uid-high");
+    remove(&mut engine, "low", now);
+    put(&mut engine, &pod("small", "1", 50), now);
+    let decided = said(&run(&mut engine, now));
+    assert!(decided.len() == 1 && decided[0].starts_with("small Unschedulable"), "{decided:?}");
+    remove(&mut engine, "high", now);
+    assert_eq!(said(&run(&mut engine, now + Duration::from_secs(1))), ["bind small to a"]);
+}
+
+#[test]
 fn an_eviction_that_fails_is_made_up_for() {
     let (mut engine, now) = engine(&[("a", "4")]);
     put(&mut engine, &running("low", "4", 1, "a", 1), now);

@@ -46,6 +46,9 @@ impl Engine {
         }
         self.hints.note(EventSet::POD_DELETE);
         self.define_again(uid, now);
+        if self.pods.get(uid).is_none_or(|pod| pod.class.is_none()) {
+            return;
+        }
         match (cause, record) {
             (Cause::Rejected(plugin, message), Some(record)) => {
                 let events =

@@ -176,7 +176,7 @@ impl Engine {
 
     fn is_bound(&mut self, uid: &Uid, node: &str, now: Instant) {
         self.queue.remove(uid);
-        self.nominated.remove(uid);
+        self.denominate(uid);
         self.post_bind(uid, now);
         let Some(pod) = self.pods.get(uid) else { return };
         let message = format!("Successfully assigned {}/{} to {node}", pod.key.0, pod.key.1);
