@@ -11,20 +11,24 @@
 //! Invariant: `sums[c]` is the wrapping sum of `mix` over the live cells of column `c`, so that the
 //! checksum of any mirror costs an addition per column.
 
+mod cells;
 mod changes;
 mod delta;
+mod footprint;
 mod node;
 mod overlay;
 
 pub use changes::Cursor;
 pub use delta::MirrorState;
+pub use footprint::Footprint;
 pub use node::NodeFacts;
 pub use overlay::PodChange;
 
-use crate::columns::{self, COLUMNS, ColumnSet, EXTENDED, EXTENDED_BASE, LISTS, S64, TABLE, U32, dictionary};
+use crate::columns::{self, COLUMNS, ColumnSet, LISTS, S64, U32, dictionary};
 use crate::framework::EventSet;
 use crate::objects::WatchedObjects;
-use crate::placed_pods::{PlacedPod, PlacedPods};
+use crate::placed_pods::PlacedPods;
+use cells::events_of;
 use changes::Changes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,52 +63,6 @@ impl Dictionary {
 
     fn get(&self, number: u32) -> Option<&Arc<str>> {
         self.entries.get(number as usize)
-    }
-}
-
-/// What one pod takes from a node, in the table's terms.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Footprint {
-    /// Milli-CPU.
-    pub cpu: i64,
-    /// Bytes.
-    pub memory: i64,
-    /// Bytes.
-    pub ephemeral_storage: i64,
-    /// Milli-CPU, as scored.
-    pub nonzero_cpu: i64,
-    /// Bytes, as scored.
-    pub nonzero_memory: i64,
-    /// Entry of the dictionary of extended resources, and units.
-    pub extended: Box<[(u32, i64)]>,
-    /// Packed as in column `node.host-ports`.
-    pub host_ports: Box<[u64]>,
-    /// What plugins read of it once it is placed; `None` where none reads anything.
-    pub placed: Option<Arc<PlacedPod>>,
-}
-
-impl Footprint {
-    /// Columns and what the pod adds to them.
-    pub(crate) const fn amounts(&self) -> [(usize, i64); 6] {
-        [
-            (columns::REQUESTED_CPU, self.cpu),
-            (columns::REQUESTED_MEMORY, self.memory),
-            (columns::REQUESTED_EPHEMERAL, self.ephemeral_storage),
-            (columns::REQUESTED_PODS, 1),
-            (columns::NONZERO_CPU, self.nonzero_cpu),
-            (columns::NONZERO_MEMORY, self.nonzero_memory),
-        ]
-    }
-
-    /// Whether `other` takes less of something than this.
-    #[must_use]
-    pub fn shrinks_to(&self, other: &Self) -> bool {
-        other.cpu < self.cpu
-            || other.memory < self.memory
-            || other.ephemeral_storage < self.ephemeral_storage
-            || self.extended.iter().any(|(id, units)| {
-                other.extended.iter().find(|(o, _)| o == id).map_or(0, |(_, u)| *u) < *units
-            })
     }
 }
 
@@ -284,64 +242,6 @@ impl NodeTable {
         self.free_if_unused(slot);
     }
 
-    /// Accounts a pod to the node called `name`, which need not be known. Returns its slot.
-    pub fn add_pod(&mut self, name: &str, pod: &Footprint) -> Slot {
-        let slot = self.slot_for(name);
-        self.account(slot, pod, 1);
-        slot
-    }
-
-    /// Accounts a pod to a slot.
-    pub fn add_pod_at(&mut self, slot: Slot, pod: &Footprint) {
-        self.account(slot, pod, 1);
-    }
-
-    /// Takes a pod away from a slot.
-    pub fn remove_pod(&mut self, slot: Slot, pod: &Footprint) {
-        self.account(slot, pod, -1);
-        self.free_if_unused(slot);
-    }
-
-    fn account(&mut self, slot: Slot, pod: &Footprint, sign: i64) {
-        let mut changed = ColumnSet::NONE;
-        for (index, units) in pod.amounts() {
-            let value = self.s64(index, slot).wrapping_add(sign * units);
-            self.put_s64(index, slot, value, &mut changed);
-        }
-        for (id, units) in &pod.extended {
-            let number = EXTENDED_BASE + 2 * id + 1;
-            let live = self.is_live(slot);
-            let cell = self.extended.get_mut(*id as usize).and_then(|c| c.1.get_mut(slot as usize));
-            if let (Some(cell), Some(sum)) = (cell, self.sums.get_mut(EXTENDED)) {
-                let value = cell.wrapping_add(sign * units);
-                replace_cell(cell, value, slot, number, live, sum);
-                changed = changed.or(ColumnSet::one(EXTENDED));
-            }
-        }
-        if !pod.host_ports.is_empty() {
-            let at = columns::HOST_PORTS - S64 - U32;
-            let mut ports =
-                self.lists.get(at).and_then(|c| c.get(slot as usize)).map_or_else(Vec::new, |p| p.to_vec());
-            for port in &pod.host_ports {
-                match ports.binary_search(port) {
-                    Ok(at) if sign < 0 => _ = ports.remove(at),
-                    Err(_) if sign < 0 => {}
-                    Ok(at) | Err(at) => ports.insert(at, *port),
-                }
-            }
-            self.put_list(columns::HOST_PORTS, slot, ports.into(), &mut changed);
-        }
-        if let (Some(placed), Some(cell)) = (&pod.placed, self.pods.get_mut(slot as usize)) {
-            if sign > 0 {
-                cell.push(placed.number());
-            } else if let Some(at) = cell.iter().position(|n| *n == placed.number()) {
-                cell.swap_remove(at);
-            }
-            changed = changed.or(ColumnSet::one(columns::PODS));
-        }
-        self.changes.push(slot, changed);
-    }
-
     /// What plugins read of placed pods.
     #[must_use]
     pub const fn placed(&self) -> &PlacedPods {
@@ -408,159 +308,4 @@ impl NodeTable {
             self.free.push(slot);
         }
     }
-
-    /// Makes a slot live or not; its cells enter or leave the sums.
-    fn set_live(&mut self, slot: Slot, live: bool) {
-        let Some(word) = self.live.get_mut(slot as usize / 64) else { return };
-        if live {
-            *word |= 1 << (slot % 64);
-            self.live_count += 1;
-        } else {
-            *word &= !(1 << (slot % 64));
-            self.live_count -= 1;
-        }
-        for index in 0..COLUMNS {
-            let term = self.term(index, slot);
-            if let Some(sum) = self.sums.get_mut(index) {
-                *sum = if live { sum.wrapping_add(term) } else { sum.wrapping_sub(term) };
-            }
-        }
-    }
-
-    /// What the cells of a slot add to the sum of the column at `index`.
-    fn term(&self, index: usize, slot: Slot) -> u64 {
-        let number = TABLE.get(index).map_or(0, |(_, n)| *n);
-        let at = slot as usize;
-        if index < S64 {
-            columns::mix(slot, number, self.s64(index, slot).cast_unsigned())
-        } else if index < S64 + U32 {
-            let value = self.u32s.get(index - S64).and_then(|c| c.get(at)).copied().unwrap_or(0);
-            columns::mix(slot, number, u64::from(value))
-        } else if index < columns::PODS {
-            let cell = self.lists.get(index - S64 - U32).and_then(|c| c.get(at));
-            columns::mix(slot, number, columns::fold(cell.map_or(&[], |c| c)))
-        } else if index == columns::PODS {
-            // Every mirror has numbers of its own there, and its own sum.
-            0
-        } else {
-            let mut sum = 0_u64;
-            for (pair, id) in self.extended.iter().zip(0_u32..) {
-                let (allocatable, requested) = (pair.0.get(at), pair.1.get(at));
-                for (cell, number) in
-                    [(allocatable, EXTENDED_BASE + 2 * id), (requested, EXTENDED_BASE + 2 * id + 1)]
-                {
-                    // A cell of 0 is as good as none: columns appear while mirrors exist.
-                    let value = cell.copied().unwrap_or(0);
-                    if value != 0 {
-                        sum = sum.wrapping_add(columns::mix(slot, number, value.cast_unsigned()));
-                    }
-                }
-            }
-            sum
-        }
-    }
-
-    fn put_s64(&mut self, index: usize, slot: Slot, value: i64, changed: &mut ColumnSet) {
-        let live = self.is_live(slot);
-        let cell = self.s64.get_mut(index).and_then(|c| c.get_mut(slot as usize));
-        let (Some(cell), Some(sum)) = (cell, self.sums.get_mut(index)) else { return };
-        if *cell == value {
-            return;
-        }
-        let number = TABLE.get(index).map_or(0, |(_, n)| *n);
-        if live {
-            *sum = sum
-                .wrapping_sub(columns::mix(slot, number, cell.cast_unsigned()))
-                .wrapping_add(columns::mix(slot, number, value.cast_unsigned()));
-        }
-        *cell = value;
-        *changed = changed.or(ColumnSet::one(index));
-    }
-
-    fn put_u32(&mut self, index: usize, slot: Slot, value: u32, changed: &mut ColumnSet) {
-        let live = self.is_live(slot);
-        let cell = self.u32s.get_mut(index - S64).and_then(|c| c.get_mut(slot as usize));
-        let (Some(cell), Some(sum)) = (cell, self.sums.get_mut(index)) else { return };
-        if *cell == value {
-            return;
-        }
-        let number = TABLE.get(index).map_or(0, |(_, n)| *n);
-        if live {
-            *sum = sum.wrapping_sub(columns::mix(slot, number, u64::from(*cell))).wrapping_add(columns::mix(
-                slot,
-                number,
-                u64::from(value),
-            ));
-        }
-        *cell = value;
-        *changed = changed.or(ColumnSet::one(index));
-    }
-
-    fn put_list(&mut self, index: usize, slot: Slot, value: Box<[u64]>, changed: &mut ColumnSet) {
-        let live = self.is_live(slot);
-        let cell = self.lists.get_mut(index - S64 - U32).and_then(|c| c.get_mut(slot as usize));
-        let (Some(cell), Some(sum)) = (cell, self.sums.get_mut(index)) else { return };
-        if *cell == value {
-            return;
-        }
-        let number = TABLE.get(index).map_or(0, |(_, n)| *n);
-        if live {
-            *sum = sum
-                .wrapping_sub(columns::mix(slot, number, columns::fold(cell)))
-                .wrapping_add(columns::mix(slot, number, columns::fold(&value)));
-        }
-        *cell = value;
-        *changed = changed.or(ColumnSet::one(index));
-    }
-
-    fn set_extended_allocatable(&mut self, slot: Slot, wanted: &[(String, i64)], changed: &mut ColumnSet) {
-        let ids: HashMap<u32, i64> =
-            wanted.iter().map(|(name, units)| (self.intern(dictionary::EXTENDED, name), *units)).collect();
-        let live = self.is_live(slot);
-        let Some(sum) = self.sums.get_mut(EXTENDED) else { return };
-        for ((allocatable, _), id) in self.extended.iter_mut().zip(0_u32..) {
-            let value = ids.get(&id).copied().unwrap_or(0);
-            let Some(cell) = allocatable.get_mut(slot as usize) else { continue };
-            if *cell != value {
-                replace_cell(cell, value, slot, EXTENDED_BASE + 2 * id, live, sum);
-                *changed = changed.or(ColumnSet::one(EXTENDED));
-            }
-        }
-    }
-}
-
-/// Writes a cell of an extended resource; a 0 is not part of the sum.
-fn replace_cell(cell: &mut i64, value: i64, slot: Slot, number: u32, live: bool, sum: &mut u64) {
-    if live {
-        if *cell != 0 {
-            *sum = sum.wrapping_sub(columns::mix(slot, number, cell.cast_unsigned()));
-        }
-        if value != 0 {
-            *sum = sum.wrapping_add(columns::mix(slot, number, value.cast_unsigned()));
-        }
-    }
-    *cell = value;
-}
-
-fn events_of(changed: ColumnSet) -> EventSet {
-    let mut events = EventSet::NONE;
-    for (index, event) in [
-        (columns::ALLOCATABLE_CPU, EventSet::NODE_ALLOCATABLE),
-        (columns::ALLOCATABLE_MEMORY, EventSet::NODE_ALLOCATABLE),
-        (columns::ALLOCATABLE_EPHEMERAL, EventSet::NODE_ALLOCATABLE),
-        (columns::ALLOCATABLE_PODS, EventSet::NODE_ALLOCATABLE),
-        (EXTENDED, EventSet::NODE_ALLOCATABLE),
-        (columns::LABELS, EventSet::NODE_LABELS),
-        (columns::ZONE, EventSet::NODE_LABELS),
-        (columns::TAINTS, EventSet::NODE_TAINTS),
-        (columns::UNSCHEDULABLE, EventSet::NODE_TAINTS),
-        (columns::IMAGES, EventSet::NODE_IMAGES),
-        (columns::IMAGE_SIZES, EventSet::NODE_IMAGES),
-        (columns::FEATURES, EventSet::NODE_FEATURES),
-    ] {
-        if changed.has(index) {
-            events = events.or(event);
-        }
-    }
-    events
 }
