@@ -58,10 +58,11 @@ pub(super) fn scores(answer: Vec<u8>, due: usize) -> Result<Vec<u8>, PluginError
 /// Raw scores of so many rows; `scaled` by the host, they must not be negative.
 pub(super) fn raw_scores(answer: Vec<i64>, due: usize, scaled: bool) -> Result<Vec<i64>, PluginError> {
     let answer = length(answer, due, "scores")?;
-    match answer.iter().fold(0, |least, score| least.min(*score)) {
-        least if scaled && least < 0 => bad(format!("a raw score of {least}, below 0")),
-        _ => Ok(answer),
+    // The sign of all of them together, which is found many at a time; a minimum is not.
+    if scaled && answer.iter().fold(0, |bits, score| bits | *score) < 0 {
+        return bad(format!("a raw score of {}, below 0", answer.iter().min().unwrap_or(&0)));
     }
+    Ok(answer)
 }
 
 /// Classes whose answers are stale: each is prepared, or 0 alone.
