@@ -57,6 +57,8 @@ pub(crate) struct Batch {
     pods: Coalesced,
     surroundings: BTreeMap<Surrounding, Coalesced>,
     watched: HashMap<Arc<WatchKey>, Coalesced>,
+    /// Watches that began from nothing: what was known of them before does not count.
+    pub(crate) begun: Vec<Arc<WatchKey>>,
     /// How actions ended.
     pub(crate) reports: Vec<Report>,
     /// The last set of profiles that was put to work.
@@ -71,6 +73,7 @@ impl Batch {
             && self.pods.order.is_empty()
             && self.surroundings.is_empty()
             && self.watched.is_empty()
+            && self.begun.is_empty()
             && self.reports.is_empty()
             && self.profiles.is_none()
             && !self.stop
@@ -124,6 +127,13 @@ impl Inbox {
     pub(crate) fn surrounding(&self, kind: Surrounding, object: &Object, state: Option<Arc<Object>>) {
         let key = (object.namespace().into(), object.name().into());
         self.put(|b| b.surroundings.entry(kind).or_default().put(key, state));
+    }
+
+    pub(crate) fn begun(&self, watch: &Arc<WatchKey>) {
+        self.put(|b| {
+            b.watched.remove(watch);
+            b.begun.push(watch.clone());
+        });
     }
 
     pub(crate) fn watched(&self, watch: &Arc<WatchKey>, object: &Object, state: Option<Arc<Object>>) {

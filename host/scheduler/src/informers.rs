@@ -83,6 +83,7 @@ impl Informers {
                 ..ListOptions::default()
             };
             let (inbox, watch) = (self.inbox.clone(), Arc::new(key.clone()));
+            inbox.begun(&watch);
             let handler = move |delta: &Delta| {
                 if let Some(object) = delta.latest() {
                     inbox.watched(&watch, object, delta.new.clone());

@@ -87,6 +87,12 @@ impl WatchedObjects {
         self.version += 1;
     }
 
+    /// Forgets the objects of a watch.
+    pub fn forget(&mut self, watch: &WatchKey) {
+        self.feeds.remove(watch);
+        self.version += 1;
+    }
+
     /// Forgets what nobody watches any more. What is watched anew starts empty.
     pub fn retain(&mut self, watched: &BTreeSet<WatchKey>) {
         self.feeds.retain(|key, _| watched.contains(key));
@@ -277,5 +283,10 @@ mod tests {
         objects.change(&key, "shop", "b", Some(claim("b", "1", "")));
         let (_, changes) = told(plugin.news(&objects)).unwrap();
         assert_eq!(changes.len(), 1);
+        // The watch began again, and `b` is gone.
+        objects.forget(&key);
+        objects.change(&key, "shop", "c", Some(claim("c", "1", "")));
+        let (full, changes) = told(plugin.news(&objects)).unwrap();
+        assert_eq!((full, changes.len(), changes[0].0.as_str()), (true, 1, "c"));
     }
 }

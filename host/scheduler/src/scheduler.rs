@@ -386,6 +386,9 @@ fn take_in(engine: &mut Engine, mut batch: Batch) {
             engine.surrounding(kind, &namespace, &name, object.as_deref(), now);
         }
     }
+    for watch in std::mem::take(&mut batch.begun) {
+        engine.watch_begun(&watch);
+    }
     let watched = batch.watched();
     for (watch, changes) in &watched {
         for ((namespace, name), object) in changes {

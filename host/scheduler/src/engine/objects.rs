@@ -23,6 +23,11 @@ impl Engine {
         self.table.objects_mut().change(watch, namespace, name, object);
     }
 
+    /// A watch began: all objects of it will be told of, and those that are known from before do not count.
+    pub fn watch_begun(&mut self, watch: &WatchKey) {
+        self.table.objects_mut().forget(watch);
+    }
+
     /// Tells plugins of watched objects, and tries again the pods that it may help.
     pub fn objects_changed(&mut self, now: Instant) {
         for profile in &mut self.profiles {
