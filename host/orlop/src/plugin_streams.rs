@@ -70,7 +70,8 @@ mod tests {
             monitor.log("p", 2, line);
         }
         let streams = MonitorStreams(monitor);
-        let parameters = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let parameters =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let open = |stream, pairs: &[(&str, &str)]| streams.open("p", stream, &parameters(pairs));
         assert!(open(PluginStream::Log, &[("tailLines", "many")]).is_err());
         let text = |stream: BoxStream<'static, Bytes>| {

@@ -85,8 +85,9 @@ pub(crate) fn request(
 /// Whether a rule of the manifest matches.
 pub(crate) fn is_asked(manifest: &AdmissionManifest, request: &AdmissionRequest) -> bool {
     let operation = OPERATIONS.get((request.operation as usize).wrapping_sub(1)).copied().unwrap_or_default();
-    let namespaced =
-        !request.namespace.is_empty() && !(request.group.is_empty() && request.resource == "namespaces");
+    // A Namespace lies in no namespace, though its request's is its own name.
+    let is_namespace = request.group.is_empty() && request.resource == "namespaces";
+    let namespaced = !(request.namespace.is_empty() || is_namespace);
     manifest.rules.iter().any(|rule| {
         rule.matches(operation, &request.group, &request.resource, &request.subresource)
             && rule.matches_scope(namespaced)

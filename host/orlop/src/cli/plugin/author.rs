@@ -1,7 +1,9 @@
 //! What needs no cluster: new, build, test, bench, replay, diff.
 
 use super::inspect::load;
-use super::{BenchArgs, BuildArgs, DiffArgs, ModuleArgs, NewArgs, ReplayArgs, TestArgs, Verdict, opener, show};
+use super::{
+    BenchArgs, BuildArgs, DiffArgs, ModuleArgs, NewArgs, ReplayArgs, TestArgs, Verdict, opener, show,
+};
 use anyhow::{Context, Result, bail};
 use orlop_plugin::Compiled;
 use orlop_plugin_tools::bench::{Bench, Report, Tolerance};
@@ -20,7 +22,10 @@ pub(super) fn new(args: NewArgs) -> Result<Verdict> {
     let sdk = match args.sdk {
         Some(sdk) => {
             if !sdk.join("Cargo.toml").is_file() {
-                bail!("--sdk {}: there is no SDK; it is plugins/sdk in a clone of the repository", sdk.display());
+                bail!(
+                    "--sdk {}: there is no SDK; it is plugins/sdk in a clone of the repository",
+                    sdk.display()
+                );
             }
             Some(sdk)
         }
@@ -30,16 +35,12 @@ pub(super) fn new(args: NewArgs) -> Result<Verdict> {
             .find_map(|from| find_sdk(&from)),
     };
     let sdk = match sdk {
-        Some(sdk) => Some(std::fs::canonicalize(&sdk).with_context(|| format!("cannot use {}", sdk.display()))?),
+        Some(sdk) => {
+            Some(std::fs::canonicalize(&sdk).with_context(|| format!("cannot use {}", sdk.display()))?)
+        }
         None => None,
     };
-    let new = New {
-        name: args.name,
-        kind: args.kind.into(),
-        language: args.lang,
-        parent: args.parent,
-        sdk,
-    };
+    let new = New { name: args.name, kind: args.kind.into(), language: args.lang, parent: args.parent, sdk };
     let (folder, files) = new.make()?;
     for file in files {
         println!("{}", folder.join(file).display());
@@ -160,7 +161,12 @@ pub(super) fn bench(args: &BenchArgs) -> Result<Verdict> {
     }
     let Some(before) = before else { return Ok(Verdict::Yes) };
     if before.nodes != report.nodes {
-        bail!("the saved figures are of {} nodes, these of {}; use --nodes {}", before.nodes, report.nodes, before.nodes);
+        bail!(
+            "the saved figures are of {} nodes, these of {}; use --nodes {}",
+            before.nodes,
+            report.nodes,
+            before.nodes
+        );
     }
     let tolerance = Tolerance { exact: args.tolerance, time: args.time_tolerance };
     let regressions = report.regressions(&before, tolerance);
@@ -199,7 +205,10 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<Verdict> {
         println!("note: the recording lacks {} calls, for which its file was too slow", result.dropped);
     }
     if result.timed_out > 0 {
-        println!("note: {} calls missed their deadline when they were recorded, and were not compared", result.timed_out);
+        println!(
+            "note: {} calls missed their deadline when they were recorded, and were not compared",
+            result.timed_out
+        );
     }
     let digest = plugin.digest().to_string();
     if let Some(other) = result.digests.iter().find(|d| **d != digest) {

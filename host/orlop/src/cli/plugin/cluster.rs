@@ -55,8 +55,11 @@ fn number(object: &DynamicObject, pointer: &str) -> i64 {
 }
 
 async fn get(plugins: &Api<DynamicObject>, name: &str) -> Result<DynamicObject> {
-    let found = plugins.get_opt(name).await.with_context(|| format!("plugin.orlop.dev/{name} cannot be read"))?;
-    found.with_context(|| format!("plugin.orlop.dev/{name} does not exist; `orlop plugin list` shows what does"))
+    let found =
+        plugins.get_opt(name).await.with_context(|| format!("plugin.orlop.dev/{name} cannot be read"))?;
+    found.with_context(|| {
+        format!("plugin.orlop.dev/{name} does not exist; `orlop plugin list` shows what does")
+    })
 }
 
 pub(super) async fn apply(args: ApplyArgs) -> Result<Verdict> {
@@ -97,7 +100,10 @@ async fn wait(
         if number(&plugin, "/status/observedGeneration") >= generation {
             match state.as_str() {
                 "Active" if is_it(&plugin) => {
-                    println!("plugin.orlop.dev/{name} is active ({})", field(&plugin, "/status/activeDigest"));
+                    println!(
+                        "plugin.orlop.dev/{name} is active ({})",
+                        field(&plugin, "/status/activeDigest")
+                    );
                     return Ok(Verdict::Yes);
                 }
                 "Refused" | "RolledBack" | "Suspended" | "Disabled" => {
@@ -111,7 +117,9 @@ async fn wait(
         if begin.elapsed() > PATIENCE {
             let stage = field(&plugin, "/status/stage");
             if stage == "Shadow" || stage == "Canary" {
-                println!("plugin.orlop.dev/{name} is in stage {stage}; `kubectl describe plugin {name}` shows how it fares");
+                println!(
+                    "plugin.orlop.dev/{name} is in stage {stage}; `kubectl describe plugin {name}` shows how it fares"
+                );
                 return Ok(Verdict::Yes);
             }
             bail!(
@@ -208,7 +216,8 @@ pub(super) async fn history(args: HistoryArgs) -> Result<Verdict> {
     let active = number(&plugin, "/status/activeRevision");
     let row = |revision: &DynamicObject| {
         let number = number(revision, "/spec/revision");
-        let created = revision.metadata.creation_timestamp.as_ref().map(|t| t.0.to_string()).unwrap_or_default();
+        let created =
+            revision.metadata.creation_timestamp.as_ref().map(|t| t.0.to_string()).unwrap_or_default();
         [
             number.to_string(),
             if number == active { "*".to_owned() } else { String::new() },
@@ -240,14 +249,19 @@ pub(super) async fn rollback(args: RollbackArgs) -> Result<Verdict> {
         Some(to) => bail!("plugin.orlop.dev/{} has no revision {to}; it has {}", args.name, listed()),
         None => match known.iter().rev().find(|r| **r < active) {
             Some(to) => *to,
-            None => bail!("plugin.orlop.dev/{} has no revision before {active}; it has {}", args.name, listed()),
+            None => {
+                bail!("plugin.orlop.dev/{} has no revision before {active}; it has {}", args.name, listed())
+            }
         },
     };
     let generation = patch(&plugins, &args.name, json!({ "revision": to })).await?;
     let verdict =
         wait(&plugins, &args.name, generation, |p| number(p, "/status/activeRevision") == to).await?;
     if matches!(verdict, Verdict::Yes) {
-        println!("revision {to} runs; `orlop plugin rollback {} --undo` returns to what the object says", args.name);
+        println!(
+            "revision {to} runs; `orlop plugin rollback {} --undo` returns to what the object says",
+            args.name
+        );
     }
     Ok(verdict)
 }

@@ -14,7 +14,8 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Re
     let mut out = std::io::stdout().lock();
     let head = head.map(str::to_owned);
     for row in std::iter::once(&head).chain(rows) {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         writeln!(out, "{}", cells.join("   ").trim_end())?;
     }
     Ok(())

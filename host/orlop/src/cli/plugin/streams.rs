@@ -23,8 +23,7 @@ async fn open(
     query: &str,
 ) -> Result<impl AsyncBufRead + use<>> {
     let client = super::cluster::client(connection).await?;
-    let path =
-        format!("/apis/{}/{}/{name}/{subresource}?{query}", PLUGINS.api_version(), PLUGINS.resource);
+    let path = format!("/apis/{}/{}/{name}/{subresource}?{query}", PLUGINS.api_version(), PLUGINS.resource);
     let request = http::Request::builder().method(method).uri(path).body(Vec::new())?;
     let opened = client.request_stream(request).await;
     opened.with_context(|| format!("plugin.orlop.dev/{name}: cannot have its {subresource}"))
@@ -50,7 +49,8 @@ async fn events(args: &LogsArgs) -> Result<()> {
     let client = super::cluster::client(&args.connection).await?;
     let about = format!("involvedObject.kind=Plugin,involvedObject.name={}", args.name);
     let events: Api<Event> = Api::all(client);
-    let mut found = events.list(&ListParams::default().fields(&about)).await.context("cannot read Events")?.items;
+    let mut found =
+        events.list(&ListParams::default().fields(&about)).await.context("cannot read Events")?.items;
     let when = |e: &Event| e.last_timestamp.as_ref().map(|t| t.0.to_string()).unwrap_or_default();
     found.sort_by_key(when);
     for event in &found {
@@ -126,7 +126,9 @@ pub(super) async fn record(args: RecordArgs) -> Result<Verdict> {
         println!("note: {dropped} calls were left out, because they came faster than they could be sent");
     }
     if calls == 0 {
-        bail!("the plugin was not asked anything meanwhile; is it enabled, and does the cluster do what it is for?");
+        bail!(
+            "the plugin was not asked anything meanwhile; is it enabled, and does the cluster do what it is for?"
+        );
     }
     Ok(Verdict::Yes)
 }
