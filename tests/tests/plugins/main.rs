@@ -1,6 +1,7 @@
 //! Plugins and profiles are exchanged under load; bad ones are refused or contained.
 
 mod fixture;
+mod rollout;
 mod frozen;
 
 use anyhow::{Context, Result, ensure};
