@@ -4,7 +4,7 @@ use crate::constraint::{Spec, Wanted};
 use crate::counts::Counts;
 use crate::matchers::Matchers;
 use orlop_sdk::scheduler::node_selector::RequiredNodeAffinity;
-use orlop_sdk::scheduler::{Mirror, NO_DOMAIN, Node, Reason, Topology, set_bit, test_bit, tolerates};
+use orlop_sdk::scheduler::{Mirror, NO_DOMAIN, Node, Reason, Topology, pack, set_bit, test_bit, tolerates};
 use orlop_sdk::serde_json::Value;
 
 /// Scores count by node where this is the key, whether the node is eligible or not.
@@ -122,6 +122,9 @@ impl Group {
     pub(crate) fn count(&mut self, sight: Sight<'_>) {
         let Self { hard, soft, required, tolerations, .. } = self;
         let slots = sight.mirror.slots();
+        let asked = hard.all.iter().chain(&soft.all).any(|c| c.spec.honours_affinity);
+        let affine = (asked && !required.is_everything())
+            .then(|| pack(slots, |slot| required.matches(sight.mirror, slot)));
         for constraints in [hard, soft] {
             let keys: Vec<usize> = constraints.all.iter().map(|c| c.key).collect();
             let strict = constraints.strict;
@@ -131,9 +134,12 @@ impl Group {
                 let pods = sight.matchers.pods(constraint.matcher);
                 let domains = sight.topology.by_slot(constraint.key);
                 for (slot, domain) in domains.iter().enumerate() {
+                    let shut_out = constraint.spec.honours_affinity
+                        && affine.as_ref().is_some_and(|affine| !test_bit(affine, slot));
                     if *domain == NO_DOMAIN
+                        || shut_out
                         || strict && !has_all(&keys, sight.topology, slot)
-                        || !included(&constraint.spec, required, tolerations, sight.mirror, slot)
+                        || !tolerated(&constraint.spec, tolerations, sight.mirror, slot)
                     {
                         continue;
                     }
@@ -271,6 +277,10 @@ fn included(
     if spec.honours_affinity && !required.is_everything() && !required.matches(mirror, slot) {
         return false;
     }
+    tolerated(spec, tolerations, mirror, slot)
+}
+
+fn tolerated(spec: &Spec, tolerations: &Value, mirror: &Mirror, slot: usize) -> bool {
     let hard = |effect: &str| matches!(effect, "NoSchedule" | "NoExecute");
     !spec.honours_taints
         || Node::new(mirror, slot).taints().iter().all(|t| !hard(&t.effect) || tolerates(tolerations, t))
