@@ -147,7 +147,7 @@ async fn the_built_in_plugins_decide_as_kubernetes_does() {
     let begin = std::time::Instant::now();
     manager.load_builtins(Kind::Admission).await;
     println!("admission plugins compiled in {:?}", begin.elapsed());
-    assert_eq!(manager.sets().borrow().of_kind(Kind::Admission).count(), 4);
+    assert_eq!(manager.sets().borrow().of_kind(Kind::Admission).count(), 5);
 
     let api = Arc::new(MemoryApi::new());
     let put = |resource: &'static str, object: serde_json::Value| {
@@ -165,6 +165,11 @@ async fn the_built_in_plugins_decide_as_kubernetes_does() {
             { "type": "Container", "max": { "memory": "1Gi" }, "default": { "memory": "64Mi" } }
         ] } }),
     );
+    let classes = Gvr::new("scheduling.k8s.io", "v1", "priorityclasses");
+    for (name, value, default) in [("usual", 7, true), ("high", 9, false)] {
+        let class = json!({ "metadata": { "name": name }, "value": value, "globalDefault": default });
+        api.put(&classes, class).unwrap();
+    }
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     tasks.spawn(manager.clone().run(api.client(), cancel.clone()));
     let door =
@@ -184,10 +189,26 @@ async fn the_built_in_plugins_decide_as_kubernetes_does() {
     assert_eq!(object["spec"]["serviceAccountName"], "default");
     assert_eq!(object["spec"]["tolerations"][1]["key"], "node.kubernetes.io/unreachable");
     assert_eq!(object["spec"]["containers"][0]["resources"]["limits"]["memory"], "64Mi");
+    assert_eq!(
+        (&object["spec"]["priorityClassName"], &object["spec"]["priority"]),
+        (&json!("usual"), &json!(7))
+    );
     let volume = object["spec"]["volumes"][0]["name"].as_str().unwrap();
     assert!(volume.starts_with("kube-api-access-"));
     assert_eq!(object["spec"]["containers"][0]["volumeMounts"][0]["name"], volume);
     assert_eq!(denied(&door.validate(&requests).await[0]), "");
+
+    let classed = |class: &str| {
+        let mut pod = pod(None);
+        if let Some(pod) = &mut pod {
+            pod["spec"]["priorityClassName"] = json!(class);
+        }
+        AdmissionRequest { object: pod, ..create("shop", anybody()) }
+    };
+    let mut requests = [classed("high"), classed("nope")];
+    let verdicts = door.mutate(&mut requests).await;
+    assert_eq!(requests[0].object.as_ref().unwrap()["spec"]["priority"], 9);
+    assert_eq!(denied(&verdicts[1]), "pods \"web\" is forbidden: no PriorityClass with name nope was found");
 
     let mut large = [AdmissionRequest { object: pod(Some("2Gi")), ..create("shop", anybody()) }];
     assert_eq!(denied(&door.mutate(&mut large).await[0]), "");
