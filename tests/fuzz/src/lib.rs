@@ -60,7 +60,7 @@ pub fn run(target: &Target, seed: u64, until: Until, journal: Option<&Path>) -> 
             Until::Elapsed(most) if begun.elapsed() >= most => return Ok(cases),
             _ => cases += 1,
         }
-        let input = mutator.next();
+        let input = mutator.make();
         if let Some(journal) = journal {
             fs::write(journal, &input)?;
         }

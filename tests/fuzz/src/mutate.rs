@@ -47,7 +47,7 @@ impl Mutator {
     }
 
     /// The next one.
-    pub fn next(&mut self) -> Vec<u8> {
+    pub fn make(&mut self) -> Vec<u8> {
         let Self { random, inputs } = self;
         let mut input = random.pick(inputs).cloned().unwrap_or_default();
         let other = random.pick(inputs).cloned().unwrap_or_default();
