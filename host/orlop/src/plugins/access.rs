@@ -38,8 +38,10 @@ pub(crate) trait Access: Send + Sync + 'static {
 }
 
 /// Gives nothing: only `spec.grants` count.
+#[cfg(test)]
 pub(crate) struct GrantsOnly;
 
+#[cfg(test)]
 #[async_trait]
 impl Access for GrantsOnly {
     async fn allows(&self, _user: &UserInfo, _verb: &str, _gvr: &Gvr) -> bool {

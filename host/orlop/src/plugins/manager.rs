@@ -21,7 +21,7 @@ mod rolling;
 mod settle;
 mod stage;
 
-use super::access::{Access, GrantsOnly};
+use super::access::Access;
 use super::health::Health;
 use super::object::{PLUGINS, PluginSpec, StageError};
 use super::policy::PluginPolicy;
@@ -54,7 +54,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub(crate) struct PluginManager {
-    runtime: Arc<Runtime>,
     stager: Arc<Stager>,
     builtins: Builtins,
     identity: String,
@@ -81,12 +80,13 @@ struct Desk {
 
 impl PluginManager {
     /// A manager that has loaded nothing yet. Users' plugins are shown what their `spec.grants` say, and nothing else.
+    #[cfg(test)]
     pub(crate) fn new(
         runtime: Arc<Runtime>,
         builtins: Builtins,
         policy: watch::Receiver<Arc<PluginPolicy>>,
     ) -> Self {
-        Self::with_access(runtime, builtins, policy, Arc::new(GrantsOnly), "local")
+        Self::with_access(runtime, builtins, policy, Arc::new(super::access::GrantsOnly), "local")
     }
 
     /// A manager that has loaded nothing yet. `access` knows roles; `identity` names this process in statuses.
@@ -98,8 +98,7 @@ impl PluginManager {
         identity: &str,
     ) -> Self {
         Self {
-            stager: Arc::new(Stager { runtime: runtime.clone(), builtins, access }),
-            runtime,
+            stager: Arc::new(Stager { runtime, builtins, access }),
             builtins,
             identity: identity.to_owned(),
             policy,

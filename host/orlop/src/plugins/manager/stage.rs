@@ -67,26 +67,33 @@ impl Stage {
 
 /// Tells how far a staging is, while it goes on and afterwards.
 #[derive(Default)]
-pub(super) struct Progress(Mutex<(Stage, Option<Instant>, Vec<(Stage, Duration)>)>);
+pub(super) struct Progress(Mutex<Course>);
+
+#[derive(Default)]
+struct Course {
+    stage: Stage,
+    since: Option<Instant>,
+    passed: Vec<(Stage, Duration)>,
+}
 
 impl Progress {
     fn enter(&self, stage: Stage) {
         let mut state = self.0.lock();
         let now = Instant::now();
-        let before = state.0;
-        if let Some(since) = state.1.replace(now) {
-            state.2.push((before, now - since));
+        let before = state.stage;
+        if let Some(since) = state.since.replace(now) {
+            state.passed.push((before, now - since));
         }
-        state.0 = stage;
+        state.stage = stage;
     }
 
     pub(super) fn stage(&self) -> Stage {
-        self.0.lock().0
+        self.0.lock().stage
     }
 
     /// The stages that were passed, and what each took.
     pub(super) fn passed(&self) -> Vec<(Stage, Duration)> {
-        self.0.lock().2.clone()
+        self.0.lock().passed.clone()
     }
 }
 
@@ -120,7 +127,11 @@ pub(super) struct Stager {
 
 impl Stager {
     /// All stages, one after the other.
-    pub(super) async fn stage(&self, request: Request, progress: &Progress) -> Result<ActivePlugin, Refusal> {
+    pub(super) async fn stage(
+        &self,
+        request: Request,
+        progress: &Arc<Progress>,
+    ) -> Result<ActivePlugin, Refusal> {
         let mut facts = None;
         let result = self.pass(request, progress, &mut facts).await;
         progress.enter(if result.is_ok() { Stage::Active } else { progress.stage() });
@@ -130,7 +141,7 @@ impl Stager {
     async fn pass(
         &self,
         request: Request,
-        progress: &Progress,
+        progress: &Arc<Progress>,
         known: &mut Option<Arc<Facts>>,
     ) -> Result<ActivePlugin, StageError> {
         let Request { object, spec, kept, policy, revision, number, health } = request;
@@ -176,11 +187,8 @@ impl Stager {
         let compiled = blocking(compile).await?;
         progress.enter(Stage::Link);
         let (runtime, code, wanted) = (self.runtime.clone(), compiled.clone(), options.clone());
-        let part = Arc::new(Progress::default());
-        let inner = part.clone();
-        let tested = blocking(move || Ok(test(&runtime, &code, &wanted, &inner)?)).await;
-        progress.adopt(&part);
-        tested?;
+        let inner = progress.clone();
+        blocking(move || Ok(test(&runtime, &code, &wanted, &inner)?)).await?;
         Ok(ActivePlugin {
             object,
             revision,
@@ -193,19 +201,6 @@ impl Stager {
             grants: given,
             number: AtomicU64::new(number),
         })
-    }
-}
-
-impl Progress {
-    /// Takes over what a part of the stages told elsewhere.
-    fn adopt(&self, part: &Self) {
-        let (stage, since, passed) = part.0.lock().clone();
-        let mut state = self.0.lock();
-        if since.is_some() {
-            state.0 = stage;
-            state.1 = since;
-            state.2.extend(passed);
-        }
     }
 }
 
@@ -263,7 +258,6 @@ fn test(
         options: &PluginOptions,
         progress: &Progress,
     ) -> Result<(), PluginError> {
-        progress.enter(Stage::Link);
         let plugin = runtime.link::<W>(compiled, options.clone())?;
         progress.enter(Stage::SelfTest);
         let tested = plugin.self_test()?;

@@ -95,8 +95,12 @@ impl Cluster {
     /// Calls the active plugin as an adapter would.
     fn call(&self, name: &str) -> Result<(), PluginError> {
         let active = self.active(name).unwrap();
-        let plugin =
-            self.manager.runtime.link::<AdmissionWorld>(&active.compiled, active.options.clone()).unwrap();
+        let plugin = self
+            .manager
+            .stager
+            .runtime
+            .link::<AdmissionWorld>(&active.compiled, active.options.clone())
+            .unwrap();
         let request = orlop_plugin::admission::Request {
             operation: 1,
             group: String::new(),

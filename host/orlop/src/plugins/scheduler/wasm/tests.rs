@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::plugins::health::Health;
+use crate::plugins::manager::tests::support;
 use flate2::read::GzDecoder;
 use orlop_plugin::{PluginOptions, Runtime, RuntimeOptions};
 use orlop_scheduler::pod::PodFacts;
@@ -15,9 +16,6 @@ use std::time::{Duration, Instant};
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "../../../../../../runtime/plugin/tests/fixtures/scheduler.rs"]
 mod fixture;
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "../../../../../../runtime/plugin/tests/fixtures/support.rs"]
-mod support;
 
 fn open(wasm: &[u8]) -> (WasmPlugin, Arc<Health>) {
     let runtime = Runtime::new(&RuntimeOptions::default()).unwrap();
