@@ -69,7 +69,7 @@ async fn events(args: &LogsArgs) -> Result<()> {
 /// A file, compressed where its name says so.
 enum Sink {
     Plain(BufWriter<File>),
-    Gzip(GzEncoder<BufWriter<File>>),
+    Gzip(Box<GzEncoder<BufWriter<File>>>),
 }
 
 impl Sink {
@@ -77,7 +77,7 @@ impl Sink {
         let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         let file = BufWriter::new(file);
         if path.extension().is_some_and(|e| e == "gz") {
-            return Ok(Self::Gzip(GzEncoder::new(file, Compression::default())));
+            return Ok(Self::Gzip(Box::new(GzEncoder::new(file, Compression::default()))));
         }
         Ok(Self::Plain(file))
     }
