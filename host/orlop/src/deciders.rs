@@ -7,8 +7,8 @@ mod policy_file;
 mod roles;
 
 use crate::embedded;
-use crate::plugins::access::{self, PluginAuthorizer};
 use crate::plugin_streams::MonitorStreams;
+use crate::plugins::access::{self, PluginAuthorizer};
 use crate::plugins::admission::PluginAdmission;
 use crate::plugins::manager::PluginManager;
 use crate::plugins::policy::PluginPolicy;
@@ -69,13 +69,12 @@ impl Deciders {
     pub(crate) fn start(options: Options) -> Result<Self> {
         let monitor = Arc::new(Monitor::default());
         options.api.set_plugin_streams(Arc::new(MonitorStreams(monitor.clone())));
-        let runtime =
-            Runtime::new(&RuntimeOptions {
-                cache: Some(options.cache.clone()),
-                observer: Some(monitor.clone()),
-                ..RuntimeOptions::default()
-            })
-                .context("cannot start the plugin runtime")?;
+        let runtime = Runtime::new(&RuntimeOptions {
+            cache: Some(options.cache.clone()),
+            observer: Some(monitor.clone()),
+            ..RuntimeOptions::default()
+        })
+        .context("cannot start the plugin runtime")?;
         let runtime = Arc::new(runtime);
         let rootca = json!({ "rootCA": options.ca_certificate });
         let policy_file = PolicyFile::new(
