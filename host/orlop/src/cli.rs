@@ -26,6 +26,12 @@ pub(crate) enum Command {
     /// Plugins: write, build, test, measure, install, watch, roll back
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Compile a plugin from standard input into a folder of compiled plugins; the server starts it
+    #[command(hide = true)]
+    CompilePlugin {
+        /// The folder
+        cache: PathBuf,
+    },
     /// Remove every container, mount, network device, iptables rule and cgroup that a stopped
     /// server left behind; data stays
     Reset(reset::ResetArgs),

@@ -71,6 +71,7 @@ impl Deciders {
         options.api.set_plugin_streams(Arc::new(MonitorStreams(monitor.clone())));
         let runtime = Runtime::new(&RuntimeOptions {
             cache: Some(options.cache.clone()),
+            compiler: Some(vec!["/proc/self/exe".into(), "compile-plugin".into()]),
             observer: Some(monitor.clone()),
             ..RuntimeOptions::default()
         })

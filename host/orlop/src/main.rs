@@ -43,6 +43,7 @@ fn run(args: cli::Args) -> Result<ExitCode> {
         cli::Command::Image(command) => cli::image::run(command),
         // Its exit codes say more than that it failed.
         cli::Command::Plugin(command) => return Ok(cli::plugin::run(command)),
+        cli::Command::CompilePlugin { cache } => return Ok(orlop_plugin::compile_from_stdin(&cache)),
         cli::Command::Reset(args) => cli::reset::run(&args),
     }
     .map(|()| ExitCode::SUCCESS)

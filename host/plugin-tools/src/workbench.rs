@@ -92,7 +92,12 @@ impl Workbench {
         fuel_per_millisecond: Option<u64>,
     ) -> Result<Self, RuntimeError> {
         let meter = Arc::new(Meter::default());
-        let options = RuntimeOptions { cache, fuel_per_millisecond, observer: Some(meter.clone()) };
+        let options = RuntimeOptions {
+            cache,
+            fuel_per_millisecond,
+            observer: Some(meter.clone()),
+            ..RuntimeOptions::default()
+        };
         Ok(Self { runtime: Runtime::new(&options)?, meter, open_scheduler })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Loading compiled code runs it, so it is as trusted as this program: the folder belongs to our
 //! user and to nobody else, and nothing gets into it but what this process compiled from
-//! WebAssembly that it had checked. Files are written under another name and renamed, and carry a
+//! WebAssembly that it had checked, or a child of it. Files are written under another name and renamed, and carry a
 //! checksum beside them against torn writes.
 //!
 //! Invariant: no path and no byte that comes from a user reaches [`Cache::load`] but the digest of
@@ -41,6 +41,10 @@ impl Cache {
             ));
         }
         Ok(Self { folder: folder.to_owned(), compatibility })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {

@@ -112,14 +112,18 @@ pub fn inspect(wasm: &[u8]) -> Result<Inspection, PluginError> {
 
 impl Runtime {
     /// Compiles a plugin, or takes what was compiled earlier from the cache. Takes some 10 ms to
-    /// seconds of all cores: call it on a blocking thread.
+    /// seconds of all cores, here or in a child process: call it on a blocking thread.
     ///
     /// # Errors
     /// As [`inspect`], and where the code is invalid.
     pub fn compile(&self, wasm: &[u8]) -> Result<Compiled, PluginError> {
         let Inspection { digest, is_component, manifest, .. } = inspect(wasm)?;
         let engine = self.engine(manifest.kind);
-        let component = match self.cached(engine, &digest) {
+        let mut found = self.cached(engine, &digest);
+        if found.is_none() {
+            found = self.compiled_elsewhere(engine, &digest, wasm)?;
+        }
+        let component = match found {
             Some(component) => component,
             None => {
                 let component = if is_component {

@@ -13,6 +13,7 @@
 pub mod admission;
 mod cache;
 mod compile;
+mod compiler;
 pub mod controller;
 mod error;
 mod instance;
@@ -26,6 +27,7 @@ mod ticker;
 mod wasi;
 
 pub use compile::{Compiled, Digest, Inspection, inspect};
+pub use compiler::compile_from_stdin;
 pub use error::PluginError;
 pub use instance::{HostState, Instance, Plugin, PluginOptions, Slot, Store, World};
 pub use limits::Limits;

@@ -2,9 +2,12 @@
 
 use crate::cache::Cache;
 use crate::compile::Digest;
+use crate::compiler::Compiler;
+use crate::error::PluginError;
 use crate::manifest::Kind;
 use crate::observer::Observer;
 use crate::ticker::Ticker;
+use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
@@ -37,6 +40,9 @@ pub enum RuntimeError {
 pub struct RuntimeOptions {
     /// Folder of compiled code, made with mode 0700 where missing; `None` keeps nothing on disk.
     pub cache: Option<PathBuf>,
+    /// Program and arguments that run [`compile_from_stdin`](crate::compile_from_stdin) with the cache folder as last
+    /// argument. Without it, or without a cache, this process compiles by itself. Not for metered runtimes.
+    pub compiler: Option<Vec<OsString>>,
     /// Deadlines are counted in fuel, so much for a millisecond, and not in time: the same call ends the same
     /// way on every machine. For tests and replay; it makes code slower.
     pub fuel_per_millisecond: Option<u64>,
@@ -49,6 +55,7 @@ pub struct Runtime {
     hot: Engine,
     background: Engine,
     cache: Option<Cache>,
+    compiler: Option<Compiler>,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) fuel_per_millisecond: Option<u64>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -76,6 +83,11 @@ impl Runtime {
             hot,
             background,
             cache,
+            compiler: options
+                .compiler
+                .clone()
+                .filter(|_| options.fuel_per_millisecond.is_none())
+                .map(Compiler::new),
             ticker: Arc::new(ticker),
             fuel_per_millisecond: options.fuel_per_millisecond,
             observer: options.observer.clone(),
@@ -93,6 +105,21 @@ impl Runtime {
 
     pub(crate) fn cached(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
         self.cache.as_ref()?.load(engine, digest)
+    }
+
+    /// Has another process compile into the cache, and takes it from there. `None` where this process has to do it.
+    ///
+    /// # Errors
+    /// What is wrong with the code.
+    pub(crate) fn compiled_elsewhere(
+        &self,
+        engine: &Engine,
+        digest: &Digest,
+        wasm: &[u8],
+    ) -> Result<Option<Component>, PluginError> {
+        let (Some(compiler), Some(cache)) = (&self.compiler, &self.cache) else { return Ok(None) };
+        let done = compiler.compile(wasm, cache.folder())?;
+        Ok(if done { cache.load(engine, digest) } else { None })
     }
 
     /// Puts compiled code on disk, as far as that works, and takes the mapped form of it.

@@ -146,7 +146,6 @@ impl PluginManager {
                 self.settle(name, serial, result);
             }
         }
-        orlop_plugin::release_memory();
     }
 
     /// Follows objects, failures and policy until `cancel`.
@@ -198,6 +197,7 @@ impl PluginManager {
         self.complete.send_replace(true);
         let mut reporter = Reporter::new(desk.client.clone(), self.identity.clone());
         let mut policy = self.policy.clone();
+        let mut starting = true;
         dirty.lock().extend(self.builtins.iter().map(|(name, _)| (*name).to_owned()));
         loop {
             let mut names = std::mem::take(&mut *dirty.lock());
@@ -211,6 +211,9 @@ impl PluginManager {
             let standings: Vec<(String, Standing)> =
                 self.entries.lock().iter().map(|(n, e)| (n.clone(), e.standing_now())).collect();
             let all_told = reporter.publish(&desk.cache, &standings).await && recorded;
+            if std::mem::take(&mut starting) {
+                orlop_plugin::release_memory();
+            }
             tokio::select! {
                 () = self.changed.notified() => {}
                 changed = policy.changed() => {
@@ -222,9 +225,6 @@ impl PluginManager {
                 }
                 Some(staged) = desk.staging.join_next() => {
                     self.staged(staged);
-                    if desk.staging.is_empty() {
-                        orlop_plugin::release_memory();
-                    }
                 }
                 () = tokio::time::sleep(RETRY), if !all_told => {}
                 () = tokio::time::sleep(LOOK), if self.is_moving() => {}
