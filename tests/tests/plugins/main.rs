@@ -1,8 +1,8 @@
 //! Plugins and profiles are exchanged under load; bad ones are refused or contained.
 
 mod fixture;
-mod rollout;
 mod frozen;
+mod rollout;
 
 use anyhow::{Context, Result, ensure};
 use fixture::{BEYOND, GREED, Guard, RECURSE, REFUSES, SHORT, SPIN, TRAP};
