@@ -16,11 +16,13 @@ pub(crate) use entry::Entry;
 pub(crate) use shelf::Shelf;
 pub(crate) use watcher::{Delivery, EventType, Filter, Scope, Subscription};
 
-use crate::registry::{Resource, served};
+use crate::crd;
+use crate::registry::{Resource, built_in, find};
 use crate::storage;
 use bytes::Bytes;
 use orlop_store::{Event, EventKind, Range, Store, StoreError};
-use std::collections::HashMap;
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -33,8 +35,21 @@ const FRESH: Duration = Duration::from_secs(3);
 pub(crate) struct WatchCache {
     shelves: Vec<Arc<Shelf>>,
     by_prefix: HashMap<&'static str, usize>,
+    /// Of types that are defined at run time, by prefix.
+    custom: RwLock<BTreeMap<&'static str, Custom>>,
+    publisher: crd::table::Publisher,
+    definitions: Option<Arc<Shelf>>,
     revision: watch::Sender<u64>,
     store: Arc<dyn Store>,
+}
+
+/// An entry and its key.
+type Keyed = (Box<str>, Arc<Entry>);
+
+/// The shelf of a type that is defined at run time.
+struct Custom {
+    definition: String,
+    shelf: Arc<Shelf>,
 }
 
 impl WatchCache {
@@ -42,7 +57,7 @@ impl WatchCache {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         let mut shelves = Vec::new();
         let mut by_prefix = HashMap::new();
-        for row in served() {
+        for row in built_in() {
             let Some(prefix) = row.storage() else { continue };
             by_prefix.entry(prefix).or_insert_with(|| {
                 shelves.push(Arc::new(Shelf::new(row)));
@@ -50,18 +65,69 @@ impl WatchCache {
             });
         }
         let (revision, _) = watch::channel(0);
-        Self { shelves, by_prefix, revision, store }
+        let mut cache = Self {
+            shelves,
+            by_prefix,
+            custom: RwLock::default(),
+            publisher: crd::table::Publisher::new(),
+            definitions: None,
+            revision,
+            store,
+        };
+        cache.definitions = find(crd::GROUP, "v1", crd::RESOURCE).and_then(|row| cache.shelf(row));
+        cache
     }
 
     /// The shelf of a stored row.
-    pub(crate) fn shelf(&self, row: &Resource) -> Option<&Arc<Shelf>> {
-        let at = self.by_prefix.get(row.storage()?)?;
-        self.shelves.get(*at)
+    pub(crate) fn shelf(&self, row: &Resource) -> Option<Arc<Shelf>> {
+        self.by_storage(row.storage()?)
+    }
+
+    fn by_storage(&self, prefix: &str) -> Option<Arc<Shelf>> {
+        match self.by_prefix.get(prefix) {
+            Some(at) => self.shelves.get(*at).cloned(),
+            None => self.custom.read().get(prefix).map(|c| c.shelf.clone()),
+        }
     }
 
     /// All shelves.
-    pub(crate) fn shelves(&self) -> &[Arc<Shelf>] {
-        &self.shelves
+    pub(crate) fn shelves(&self) -> Vec<Arc<Shelf>> {
+        let custom = self.custom.read();
+        self.shelves.iter().cloned().chain(custom.values().map(|c| c.shelf.clone())).collect()
+    }
+
+    /// Serves what a definition says from `revision` on. Instances are written only after it, so a new
+    /// shelf misses none.
+    fn define(&self, name: &str, definition: Option<&Entry>, revision: u64) {
+        let rows = definition.map_or(&[][..], |d| crd::rows(&d.object().to_value()));
+        let first =
+            rows.iter().copied().find(|r| r.custom.is_some_and(|c| c.storage)).or(rows.first().copied());
+        let mut custom = self.custom.write();
+        let wanted = first.and_then(|r| Some((r.storage()?, r)));
+        let old =
+            custom.iter().find(|(_, c)| c.definition == name).map(|(prefix, c)| (*prefix, c.shelf.clone()));
+        let same = match (&old, wanted) {
+            (Some((_, shelf)), Some((_, row))) => std::ptr::eq(shelf.row(), row),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            if let Some((prefix, _)) = &old {
+                custom.remove(prefix);
+            }
+            if let Some((prefix, row)) = wanted {
+                let shelf = Arc::new(Shelf::new(row));
+                let before = old.as_ref().map(|(_, shelf)| shelf.renewed()).unwrap_or_default();
+                shelf.reset(before, revision);
+                custom.insert(prefix, Custom { definition: name.to_owned(), shelf });
+            }
+        }
+        drop(custom);
+        self.publisher.publish(name, rows);
+        // Watchers begin again, and see the type as it is now.
+        if let Some((_, shelf)) = old.filter(|_| !same) {
+            shelf.close();
+        }
     }
 
     /// Everything up to here has been applied.
@@ -91,25 +157,46 @@ impl WatchCache {
         let start = Bytes::from_static(storage::ROOT.as_bytes());
         let end = storage::prefix_end(&start);
         let all = self.store.range(Range { start, end, ..Range::default() }).await?;
-        let mut loads: Vec<Vec<(Box<str>, Arc<Entry>)>> = self.shelves.iter().map(|_| Vec::new()).collect();
-        for kv in all.kvs {
-            let Some((at, key)) = self.locate(&kv.key) else { continue };
+        self.load_definitions(&all.kvs, all.revision);
+        let mut loads: HashMap<*const Shelf, Vec<Keyed>> = HashMap::new();
+        for kv in &all.kvs {
+            let Some((shelf, key)) = self.locate(&kv.key) else { continue };
             match Entry::decode(&kv.value, kv.mod_revision) {
                 Ok(entry) => {
-                    if let Some(load) = loads.get_mut(at) {
-                        load.push((key.into(), Arc::new(entry)));
-                    }
+                    loads.entry(Arc::as_ptr(&shelf)).or_default().push((key.into(), Arc::new(entry)));
                 }
                 Err(error) => {
                     tracing::error!(key = %String::from_utf8_lossy(&kv.key), %error, "stored object cannot be read");
                 }
             }
         }
-        for (shelf, load) in self.shelves.iter().zip(loads) {
-            shelf.reset(load, all.revision);
+        for shelf in self.shelves() {
+            shelf.reset(loads.remove(&Arc::as_ptr(&shelf)).unwrap_or_default(), all.revision);
         }
         self.revision.send_replace(all.revision);
         Ok(all.revision)
+    }
+
+    /// Defines the types of which there are definitions, and forgets all others.
+    fn load_definitions(&self, kvs: &[orlop_store::KeyValue], revision: u64) {
+        let mut there = BTreeSet::new();
+        for kv in kvs {
+            let Some((_, key)) = self.locate(&kv.key).filter(|(shelf, _)| self.defines(shelf)) else {
+                continue;
+            };
+            if let Ok(entry) = Entry::decode(&kv.value, kv.mod_revision) {
+                self.define(key, Some(&entry), revision);
+                there.insert(key.to_owned());
+            }
+        }
+        let known: Vec<String> = self.custom.read().values().map(|c| c.definition.clone()).collect();
+        for name in known.iter().filter(|name| !there.contains(*name)) {
+            self.define(name, None, revision);
+        }
+    }
+
+    fn defines(&self, shelf: &Arc<Shelf>) -> bool {
+        self.definitions.as_ref().is_some_and(|d| Arc::ptr_eq(d, shelf))
     }
 
     /// Applies the store's events until `cancel`; loads anew where the watch is lost.
@@ -164,27 +251,35 @@ impl WatchCache {
     fn apply(&self, events: &[Event]) {
         let mut at = 0;
         while let Some(event) = events.get(at) {
-            let Some((index, _)) = self.locate(&event.kv.key) else {
+            let Some((shelf, name)) = self.locate(&event.kv.key) else {
                 at += 1;
                 continue;
             };
+            if self.defines(&shelf) {
+                // What follows in this batch may be of the type that it defines.
+                at += 1;
+                if let Some(change) = decode(name, event) {
+                    // The type is served before anybody hears of it.
+                    self.define(name, change.2.as_ref(), event.kv.mod_revision);
+                    shelf.apply(std::iter::once(change));
+                }
+                continue;
+            }
             let mut run = Vec::new();
             while let Some(event) = events.get(at) {
                 match self.locate(&event.kv.key) {
-                    Some((i, key)) if i == index => run.push((key, event)),
+                    Some((same, key)) if Arc::ptr_eq(&same, &shelf) => run.push((key, event)),
                     Some(_) => break,
                     None => {}
                 }
                 at += 1;
             }
-            if let Some(shelf) = self.shelves.get(index) {
-                shelf.apply(run.into_iter().filter_map(|(key, event)| decode(key, event)));
-            }
+            shelf.apply(run.into_iter().filter_map(|(key, event)| decode(key, event)));
         }
     }
 
     /// The shelf of a key, and the key's rest (`namespace/name` or `name`).
-    fn locate<'k>(&self, key: &'k [u8]) -> Option<(usize, &'k str)> {
+    fn locate<'k>(&self, key: &'k [u8]) -> Option<(Arc<Shelf>, &'k str)> {
         let key = std::str::from_utf8(key).ok()?.strip_prefix(storage::ROOT)?;
         // The longest prefix wins: `services/specs` lies beside `services/endpoints`.
         let mut end = 0;
@@ -192,8 +287,8 @@ impl WatchCache {
         for _ in 0..3 {
             let Some(next) = key.get(end..).and_then(|rest| rest.find('/')) else { break };
             end += next;
-            if let Some(at) = key.get(..end).and_then(|p| self.by_prefix.get(p)) {
-                found = Some((*at, key.get(end + 1..)?));
+            if let Some(shelf) = key.get(..end).and_then(|p| self.by_storage(p)) {
+                found = Some((shelf, key.get(end + 1..)?));
                 break;
             }
             end += 1;

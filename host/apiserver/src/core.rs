@@ -8,7 +8,7 @@ use crate::cache::{Entry, Shelf, WatchCache};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::plugin_streams::PluginStreams;
-use crate::registry::{Context, Resource, Subresource, served};
+use crate::registry::{Context, Resource, Subresource, built_in};
 use crate::status;
 use crate::token::TokenIssuer;
 use crate::user::UserInfo;
@@ -130,18 +130,23 @@ pub(crate) fn cache_key(row: &Resource, namespace: &str, name: &str) -> String {
 
 /// The row whose form is stored for `row`'s prefix.
 pub(crate) fn stored_row(row: &'static Resource) -> &'static Resource {
-    served().find(|r| r.storage().is_some() && r.storage() == row.storage()).unwrap_or(row)
+    if row.custom.is_some() {
+        let stored = crate::crd::table::now();
+        let same = |r: &&Resource| r.storage() == row.storage() && r.custom.is_some_and(|c| c.storage);
+        return stored.rows.iter().copied().find(same).unwrap_or(row);
+    }
+    built_in().find(|r| r.storage().is_some() && r.storage() == row.storage()).unwrap_or(row)
 }
 
 /// Whether `row` shows its objects in another form than the stored one.
 pub(crate) fn converts(row: &'static Resource) -> bool {
-    !std::ptr::eq(stored_row(row), row)
+    row.custom.map_or_else(|| !std::ptr::eq(stored_row(row), row), |c| c.converts)
 }
 
 impl Core {
     /// The shelf of a stored row.
-    pub(crate) fn shelf(&self, row: &Resource) -> Result<&Arc<Shelf>, Status> {
-        self.cache.shelf(row).ok_or_else(status::method_not_allowed)
+    pub(crate) fn shelf(&self, row: &Resource) -> Result<Arc<Shelf>, Status> {
+        self.cache.shelf(row).ok_or_else(status::no_such_path)
     }
 
     /// The object as `row` shows it.

@@ -21,6 +21,7 @@ mod body;
 mod bootstrap;
 mod cache;
 mod core;
+mod crd;
 mod decode;
 mod delete;
 mod discovery;

@@ -46,7 +46,7 @@ pub(crate) fn record(
     query: &WriteQuery,
     subresource: &str,
 ) -> Result<(), Status> {
-    let Some(id) = schema::of_row(row) else {
+    let Some((set, id)) = schema::merged(row) else {
         metadata::of(new)?.remove("managedFields");
         return Ok(());
     };
@@ -56,6 +56,6 @@ pub(crate) fn record(
     let now = cx.timestamp();
     let api_version = row.gvr.api_version();
     let writer = Writer { manager: manager(cx, query), subresource, api_version: &api_version, now: &now };
-    track_update(schema::set(), id, old, new, &writer, reset(row, subresource));
+    track_update(set, id, old, new, &writer, reset(row, subresource));
     Ok(())
 }

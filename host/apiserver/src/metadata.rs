@@ -166,19 +166,22 @@ pub(crate) fn faults(row: &Resource, object: &Value) -> Vec<Cause> {
     if let Some(annotations) = meta.and_then(|m| m.get("annotations")).and_then(Value::as_object) {
         names::check_annotations(annotations, &path.child("annotations"), &mut out);
     }
-    finalizer_faults(object, &path, &mut out);
+    finalizer_faults(row, object, &path, &mut out);
     owner_faults(meta, &path, &mut out);
     out
 }
 
-fn finalizer_faults(object: &Value, path: &field::Path, out: &mut Vec<Cause>) {
+fn finalizer_faults(row: &Resource, object: &Value, path: &field::Path, out: &mut Vec<Cause>) {
     let list = finalizers(object);
+    // Definitions and custom objects are held by names of any form.
+    let any = row.custom.is_some() || row.gvr.group == crate::crd::GROUP;
     for (at, finalizer) in list.iter().enumerate() {
         let path = path.child("finalizers").index(at);
         for fault in names::qualified_name(finalizer) {
             out.push(field::invalid(&path, finalizer.as_str(), &fault));
         }
-        if !finalizer.contains('/')
+        if !any
+            && !finalizer.contains('/')
             && !matches!(finalizer.as_str(), "orphan" | "foregroundDeletion" | "kubernetes")
         {
             out.push(field::invalid(

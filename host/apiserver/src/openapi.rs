@@ -25,7 +25,12 @@ pub(crate) struct Document {
     pub(crate) etag: String,
 }
 
-static DOCUMENTS: LazyLock<Mutex<HashMap<String, Document>>> = LazyLock::new(Mutex::default);
+static DOCUMENTS: LazyLock<Mutex<HashMap<String, (u64, Document)>>> = LazyLock::new(Mutex::default);
+
+/// What the documents are of: the embedded data, and the generation of the table.
+fn hash() -> String {
+    format!("{}{:X}", *HASH, crate::crd::table::now().generation)
+}
 
 /// Changes when anything that documents are made of changes.
 static HASH: LazyLock<String> = LazyLock::new(|| {
@@ -35,7 +40,7 @@ static HASH: LazyLock<String> = LazyLock::new(|| {
         hash.update(file.len().to_le_bytes());
         hash.update(file);
     }
-    for row in served() {
+    for row in crate::registry::built_in() {
         hash.update(row.gvr.to_string());
     }
     hex::encode_upper(hash.finalize())
@@ -48,7 +53,7 @@ pub(crate) fn index() -> Value {
         for version in versions {
             let path =
                 if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-            let url = format!("/openapi/v3/{path}?hash={}", *HASH);
+            let url = format!("/openapi/v3/{path}?hash={}", hash());
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
     }
@@ -113,7 +118,10 @@ fn document(name: &str, render: impl FnOnce() -> Value) -> Result<Document, Stat
 }
 
 fn kept(name: &str, render: impl FnOnce() -> Result<Vec<u8>, Status>) -> Result<Document, Status> {
-    if let Some(known) = DOCUMENTS.lock().get(name) {
+    let generation = crate::crd::table::now().generation;
+    if let Some((made, known)) = DOCUMENTS.lock().get(name)
+        && *made == generation
+    {
         return Ok(known.clone());
     }
     let fail = |e: std::io::Error| Status::internal(e.to_string());
@@ -123,7 +131,7 @@ fn kept(name: &str, render: impl FnOnce() -> Result<Vec<u8>, Status>) -> Result<
     let compressed = Bytes::from(gzip.finish().map_err(fail)?);
     let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&bytes)));
     let made = Document { compressed, etag };
-    DOCUMENTS.lock().insert(name.to_owned(), made.clone());
+    DOCUMENTS.lock().insert(name.to_owned(), (generation, made.clone()));
     Ok(made)
 }
 
@@ -161,7 +169,13 @@ fn definitions(rows: &[&'static Resource], dialect: Dialect) -> Map<String, Valu
     for name in ["DeleteOptions", "Status", "Patch", "APIResourceList", "APIGroup"] {
         roots.extend(set.by_name(&format!("apimachinery.pkg.apis.meta.v1.{name}")));
     }
-    schemas(set, &docs, roots, dialect)
+    let custom = rows.iter().any(|r| r.custom.is_some());
+    for name in ["ObjectMeta", "ListMeta"].into_iter().filter(|_| custom) {
+        roots.extend(set.by_name(&format!("apimachinery.pkg.apis.meta.v1.{name}")));
+    }
+    let mut out = schemas(set, &docs, roots, dialect);
+    rows.iter().for_each(|row| crate::crd::openapi::add(row, dialect, &mut out));
+    out
 }
 
 /// The paths with what clients look for: actions, kinds and the query parameters of writes.
@@ -304,8 +318,11 @@ fn operation(row: &Resource, gvk: &Gvk, action: &str, suffix: &str, dialect: Dia
     };
     let scope = if row.namespaced && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
     let id = format!("{action}{group}{}{scope}{}{}", capital(&row.gvr.version), row.kind, capital(suffix));
-    let reference = schema::of_kind(gvk).and_then(|id| schema::set().get(id)).map(|t| {
-        let name = full_name(&t.name);
+    let own = schema::of_kind(gvk).and_then(|id| schema::set().get(id)).map(|t| full_name(&t.name));
+    let custom = row.custom.filter(|_| gvk.kind == row.kind).map(|_| crate::crd::openapi::name(row));
+    let list = if action == "list" && custom.is_some() { "List" } else { "" };
+    let reference = own.or(custom).map(|name| {
+        let name = format!("{name}{list}");
         match dialect {
             Dialect::V2 => json!({"$ref": format!("#/definitions/{name}")}),
             Dialect::V3 => json!({"$ref": format!("#/components/schemas/{name}")}),

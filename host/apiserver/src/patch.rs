@@ -165,7 +165,7 @@ fn applied(
     old: Option<&Value>,
 ) -> Result<Wish, Status> {
     let row = target.row;
-    let Some(id) = schema::of_row(row) else {
+    let Some((set, id)) = schema::merged(row) else {
         return Err(decode::unsupported(
             "",
             &["application/json-patch+json", "application/merge-patch+json"],
@@ -177,7 +177,7 @@ fn applied(
     let writer =
         Writer { manager: managed::manager(cx, query), subresource, api_version: &api_version, now: &now };
     let mut object = apply::apply(
-        schema::set(),
+        set,
         id,
         old,
         config,

@@ -463,6 +463,8 @@ pub struct Resource {
     pub subresources: &'static [Subresource],
     /// What is reserved beside the object.
     pub allocation: Allocation,
+    /// What is known of a type that is defined at run time.
+    pub custom: Option<&'static crate::crd::Custom>,
 }
 
 impl Resource {
@@ -502,13 +504,20 @@ impl std::fmt::Debug for Resource {
 
 /// Every served row, in discovery order. Whoever looks rows up does it here or by [`find`].
 pub fn served() -> impl Iterator<Item = &'static Resource> {
+    built_in().chain(crate::crd::table::now().rows.clone())
+}
+
+/// The rows that are always served.
+pub(crate) fn built_in() -> impl Iterator<Item = &'static Resource> {
     table::BUILT_IN.iter()
 }
 
 /// The row of a resource.
 #[must_use]
 pub fn find(group: &str, version: &str, resource: &str) -> Option<&'static Resource> {
-    served().find(|r| r.gvr.resource == resource && r.gvr.group == group && r.gvr.version == version)
+    built_in()
+        .find(|r| r.gvr.resource == resource && r.gvr.group == group && r.gvr.version == version)
+        .or_else(|| crate::crd::table::find(group, version, resource))
 }
 
 /// The value at `path`, if every step is there.

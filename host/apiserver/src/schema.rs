@@ -1,5 +1,6 @@
 //! The schemas of the served types, from the data files, and what the pipeline asks of them.
 
+use crate::crd::Custom;
 use crate::registry::Resource;
 use orlop_apimachinery::schema::protobuf::ProtobufError;
 use orlop_apimachinery::schema::{DecodeError, Decoded, LoadError, SchemaSet, TypeId};
@@ -60,11 +61,23 @@ pub(crate) fn of_row(row: &Resource) -> Option<TypeId> {
     of_kind(&row.gvk())
 }
 
+/// The types of a row's objects, for merging.
+pub(crate) fn merged(row: &Resource) -> Option<(&'static SchemaSet, TypeId)> {
+    match row.custom {
+        Some(custom) => Some((&custom.types, custom.root)),
+        None => of_row(row).map(|id| (*SET, id)),
+    }
+}
+
 /// Parses and checks JSON of a kind, without defaults.
 pub(crate) fn decode(gvk: &Gvk, json: &[u8]) -> Result<Decoded, DecodeError> {
     match of_kind(gvk) {
         Some(id) => SET.decode(id, json),
-        None => orlop_apimachinery::schema::decode::parse_json(json),
+        None => {
+            let mut decoded = orlop_apimachinery::schema::decode::parse_json(json)?;
+            decoded.faults.extend(normalize(gvk, &mut decoded.value)?);
+            Ok(decoded)
+        }
     }
 }
 
@@ -89,13 +102,31 @@ pub(crate) fn delete_options(raw: &[u8]) -> Result<Value, ProtobufError> {
 pub(crate) fn normalize(gvk: &Gvk, value: &mut Value) -> Result<Vec<String>, DecodeError> {
     match of_kind(gvk) {
         Some(id) => SET.normalize(id, value),
-        None => Ok(Vec::new()),
+        None => match crate::crd::table::of_kind(gvk) {
+            Some(custom) => normalize_custom(custom, value),
+            None => Ok(Vec::new()),
+        },
     }
+}
+
+fn normalize_custom(custom: &Custom, value: &mut Value) -> Result<Vec<String>, DecodeError> {
+    let mut faults = Vec::new();
+    if let (Some(id), Some(meta)) =
+        (SET.by_name("apimachinery.pkg.apis.meta.v1.ObjectMeta"), value.get_mut("metadata"))
+    {
+        let unknown = SET.normalize(id, meta)?;
+        faults.extend(unknown.iter().map(|f| f.replacen("field \"", "field \"metadata.", 1)));
+    }
+    let unknown = crate::crd::structural::prune(&custom.schema, value);
+    faults.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
+    Ok(faults)
 }
 
 /// Applies the schema's static defaults.
 pub(crate) fn defaults(row: &Resource, value: &mut Value) {
-    if let Some(id) = of_row(row) {
+    if let Some(custom) = row.custom {
+        crate::crd::structural::defaults(&custom.schema, value);
+    } else if let Some(id) = of_row(row) {
         SET.apply_defaults(id, value);
     }
 }

@@ -123,6 +123,7 @@ impl ApiServer {
         core.tracker.spawn(core.cache.clone().pump(from, core.cancel.clone()));
         bootstrap::run(&core).await.map_err(StartError::Bootstrap)?;
         core.tracker.spawn(maintenance::run(core.clone()));
+        core.tracker.spawn(crate::crd::controller::run(core.clone()));
         if watches_policies {
             core.tracker.spawn(maintenance::policies(core.clone(), policies));
         }

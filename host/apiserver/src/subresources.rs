@@ -342,8 +342,12 @@ fn replicas(scale: &Value) -> Result<i64, Status> {
 fn scale_value(object: &Value, paths: &ScalePaths) -> Value {
     let replicas = at(object, paths.spec_replicas).and_then(Value::as_i64).unwrap_or(0);
     let current = at(object, paths.status_replicas).and_then(Value::as_i64).unwrap_or(0);
-    let selector = at(object, paths.selector).map(|selector| {
-        if paths.selector_is_map {
+    let found = at(object, paths.selector).filter(|_| !paths.selector.is_empty());
+    let selector = found.map(|selector| {
+        if let Some(text) = selector.as_str() {
+            // Custom types keep it as text.
+            text.to_owned()
+        } else if paths.selector_is_map {
             Selector::from_map(selector).to_string()
         } else {
             Selector::from_label_selector(selector).map(|s| s.to_string()).unwrap_or_default()

@@ -79,6 +79,9 @@ impl Core {
         query: &WriteQuery,
     ) -> Result<Written, Status> {
         let row = target.row;
+        if row.custom.is_some_and(|c| c.terminating) {
+            return Err(status::method_not_allowed());
+        }
         let Wish { mut object, kind } = wish;
         metadata::settle_namespace(row, &mut object, target.namespace)?;
         let generated = target.name.is_empty() && metadata::text(&object, "name").is_empty();
@@ -370,6 +373,8 @@ impl Core {
         match part {
             Part::Main => faults.extend(row.strategy.validate_update(cx, new, old)),
             Part::Status => faults.extend(row.strategy.validate_status_update(cx, new, old)),
+            // What a scale writes must fit the schema too.
+            Part::Field if row.custom.is_some() => faults.extend(row.strategy.validate_update(cx, new, old)),
             Part::Field => {}
         }
         refuse(row, new, faults)

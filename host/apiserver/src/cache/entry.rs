@@ -23,6 +23,11 @@ impl Entry {
         Ok(Self { object: Arc::new(object), splice, fields: OnceLock::new() })
     }
 
+    /// The same without what was derived.
+    pub(crate) fn renewed(&self) -> Self {
+        Self { object: self.object.clone(), splice: self.splice, fields: OnceLock::new() }
+    }
+
     /// The object.
     pub(crate) fn object(&self) -> &Arc<Object> {
         &self.object

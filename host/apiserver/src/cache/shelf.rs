@@ -99,6 +99,17 @@ impl Shelf {
         state.watchers.clear();
     }
 
+    /// The entries as another row may look at them.
+    pub(crate) fn renewed(&self) -> Vec<(Box<str>, Arc<Entry>)> {
+        let state = self.state.read();
+        state.objects.iter().map(|(key, entry)| (key.clone(), Arc::new(entry.renewed()))).collect()
+    }
+
+    /// Ends all watches.
+    pub(crate) fn close(&self) {
+        self.state.write().watchers.clear();
+    }
+
     /// Applies changes in revision order.
     pub(crate) fn apply<'k>(&self, events: impl Iterator<Item = (&'k str, u64, Option<Entry>)>) {
         let declared = self.fields();

@@ -74,6 +74,7 @@ fn base() -> Resource {
         strategy: &Generic,
         subresources: const { &[] },
         allocation: Allocation::None,
+        custom: None,
     }
 }
 

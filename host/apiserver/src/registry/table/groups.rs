@@ -51,6 +51,20 @@ pub(super) fn apps() -> Vec<Resource> {
 pub(super) fn others() -> Vec<Resource> {
     vec![
         Resource {
+            short_names: &["crd", "crds"],
+            categories: &["api-extensions"],
+            namespaced: false,
+            backing: Backing::Stored("apiextensions.k8s.io/customresourcedefinitions"),
+            subresources: const { &[status("CustomResourceDefinition")] },
+            ..row(
+                "apiextensions.k8s.io",
+                "customresourcedefinitions",
+                "CustomResourceDefinition",
+                "customresourcedefinition",
+                &crate::crd::definition::Definitions,
+            )
+        },
+        Resource {
             gvr: Gvr::new("coordination.k8s.io", "v1", "leases"),
             kind: "Lease",
             singular: "lease",
