@@ -113,7 +113,10 @@ pub fn build(project: &Project) -> Result<(PathBuf, Inspection), BuildError> {
     if let Some(folder) = module.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    fs::write(&module, &wasm).map_err(failed)?;
+    // In one step, so that who reads it meanwhile has the old one or the new one.
+    let fresh = module.with_extension(format!("new-{}", std::process::id()));
+    fs::write(&fresh, &wasm).map_err(failed)?;
+    fs::rename(&fresh, &module).map_err(failed)?;
     Ok((module, inspection))
 }
 
