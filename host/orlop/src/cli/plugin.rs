@@ -36,7 +36,7 @@ pub(crate) enum PluginCommand {
     Replay(ReplayArgs),
     /// Show what two versions of a plugin decide differently, over a recording or golden tests
     Diff(DiffArgs),
-    /// Install or replace a plugin, and wait until it is active or refused
+    /// Install or replace a plugin, and wait until it is active, refused, or tried as its rollout says
     Apply(ApplyArgs),
     /// List the plugins of the cluster
     List(ListArgs),

@@ -86,7 +86,7 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<Verdict> {
     wait(&plugins, &name, generation, |plugin| field(plugin, "/status/activeDigest") == wanted).await
 }
 
-/// Waits until what was asked for by a generation is active, or is not going to be.
+/// Waits until what was asked for by a generation is active, tried in shadow or as a canary, or refused.
 async fn wait(
     plugins: &Api<DynamicObject>,
     name: &str,
@@ -111,17 +111,17 @@ async fn wait(
                     eprintln!("error: plugin.orlop.dev/{name} is not active: {state}: {message}");
                     return Ok(Verdict::No);
                 }
+                // How long that takes is for its rollout to say; nobody waits at a terminal for it.
+                "Shadow" | "Canary" => {
+                    println!(
+                        "plugin.orlop.dev/{name} is in stage {state}; `kubectl describe plugin {name}` shows how it fares"
+                    );
+                    return Ok(Verdict::Yes);
+                }
                 _ => {}
             }
         }
         if begin.elapsed() > PATIENCE {
-            let stage = field(&plugin, "/status/stage");
-            if stage == "Shadow" || stage == "Canary" {
-                println!(
-                    "plugin.orlop.dev/{name} is in stage {stage}; `kubectl describe plugin {name}` shows how it fares"
-                );
-                return Ok(Verdict::Yes);
-            }
             bail!(
                 "plugin.orlop.dev/{name} was written, but the cluster did not say within {} s what became of it (state {state})",
                 PATIENCE.as_secs()
