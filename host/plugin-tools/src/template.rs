@@ -9,6 +9,7 @@
 //! | `{{name}}` | name of the folder, such as `disk-type` |
 //! | `{{snake}}` | `disk_type` |
 //! | `{{camel}}` | `DiskType`: the type, and the name in the manifest of scheduler and admission plugins |
+//! | `{{kind}}` | `scheduler`, `controller` or `admission` |
 //! | `{{sdk}}` | folder of the SDK for Rust |
 
 use orlop_plugin::Kind;
@@ -143,6 +144,7 @@ impl New {
             ("{{name}}", self.name.clone()),
             ("{{snake}}", self.name.replace('-', "_")),
             ("{{camel}}", camel(&self.name)),
+            ("{{kind}}", kind.to_owned()),
         ];
         if language == "rust" {
             let sdk = self.sdk.as_ref().ok_or(TemplateError::NoSdk)?;
@@ -237,7 +239,12 @@ mod tests {
                 assert!(folder.join("wit/deps/types/types.wit").is_file());
                 for file in files.iter().filter(|f| !f.starts_with("wit/")) {
                     let text = fs::read_to_string(folder.join(file)).unwrap();
-                    assert!(!text.contains("{{") || language == "go", "{language}/{kind}/{file}: {text}");
+                    for word in ["name", "snake", "camel", "kind", "sdk"] {
+                        assert!(
+                            !text.contains(&format!("{{{{{word}}}}}")),
+                            "{language}/{kind}/{file}: {text}"
+                        );
+                    }
                 }
                 let manifest = fs::read(folder.join("manifest.json")).unwrap();
                 let manifest = orlop_plugin::Manifest::parse(&manifest).unwrap();
