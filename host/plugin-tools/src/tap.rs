@@ -69,6 +69,10 @@ impl SchedulerPlugin for Tap {
         self.inner.admits()
     }
 
+    fn wants_everything(&mut self) -> bool {
+        self.inner.wants_everything()
+    }
+
     fn nonsense(&mut self, message: String) -> PluginError {
         self.inner.nonsense(message)
     }

@@ -531,6 +531,12 @@ pub trait SchedulerPlugin: Send {
         true
     }
 
+    /// Whether it has to be told everything again, although it did not fail: all watched objects and a full delta.
+    /// All its answers are then asked for anew. Says `true` once.
+    fn wants_everything(&mut self) -> bool {
+        false
+    }
+
     /// To be called where an answer is wrong in a way that only the scheduler can see, such as a checksum: the
     /// instance ends, and the failure, which is returned, is counted.
     fn nonsense(&mut self, message: String) -> PluginError {

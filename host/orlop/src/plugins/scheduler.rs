@@ -1,7 +1,9 @@
 //! Gives the scheduler its plugins: whatever the set of active plugins holds, by name.
 
+mod trial;
 pub(crate) mod wasm;
 
+use super::comparison::{Candidate, Mode};
 use super::health::Health;
 use super::set::{ActivePlugin, FailurePolicy, PluginSets};
 use orlop_plugin::{Kind, PluginOptions, Runtime};
@@ -12,6 +14,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
+use trial::{Canary, Shadow};
 use wasm::{Supervisor, WasmPlugin};
 
 /// Opens scheduler plugins out of the active set.
@@ -59,21 +62,85 @@ impl PluginFactory for ActiveSchedulerPlugins {
         let set = self.sets.borrow().clone();
         let active = set.of_kind(Kind::Scheduler).find(|p| p.name() == name).cloned();
         let active = active.ok_or_else(|| PluginError::Refused { message: "it is not active".to_owned() })?;
-        let options =
-            PluginOptions { config: configuration(&active.options, args), ..active.options.clone() };
-        let config = options.config.clone();
-        let plugin = self.runtime.link(&active.compiled, options).map_err(|e| wasm::convert_error(&e))?;
-        let required = active.failure_policy == FailurePolicy::Fail;
-        let supervisor = Box::new(active.health.clone());
-        let opened = Box::new(WasmPlugin::new(plugin, required, supervisor)?);
-        Ok(self.monitor.tap(&active.object, &active.digest().to_string(), &config, opened))
+        let config = configuration(&active.options, args);
+        let opened = Box::new(start(&self.runtime, &active, config.clone()).map_err(|error| error.1)?);
+        let opened = self.monitor.tap(&active.object, &active.digest().to_string(), &config, opened);
+        let candidate = set.candidates_of_kind(Kind::Scheduler).find(|c| c.plugin.object == active.object);
+        let Some(candidate) = candidate else { return Ok(opened) };
+        try_out(&self.runtime, candidate, opened, args)
     }
 }
 
+/// Links a revision and starts an instance. The error comes in the terms of the runtime and of the scheduler.
+fn start(
+    runtime: &Runtime,
+    plugin: &ActivePlugin,
+    config: Vec<u8>,
+) -> Result<WasmPlugin, (orlop_plugin::PluginError, PluginError)> {
+    let options = PluginOptions { config, ..plugin.options.clone() };
+    let linked = runtime.link(&plugin.compiled, options).map_err(|error| {
+        let converted = wasm::convert_error(&error);
+        (error, converted)
+    })?;
+    let required = plugin.failure_policy == FailurePolicy::Fail;
+    WasmPlugin::new(linked, required, Box::new(plugin.health.clone()))
+        .map_err(|error| (orlop_plugin::PluginError::bad_output(error.to_string()), error))
+}
+
+/// Puts a candidate beside the active revision.
+fn try_out(
+    runtime: &Arc<Runtime>,
+    candidate: &Arc<Candidate>,
+    active: Box<dyn SchedulerPlugin>,
+    args: &Value,
+) -> Result<Box<dyn SchedulerPlugin>, PluginError> {
+    let open: trial::Open = {
+        let (runtime, plugin) = (runtime.clone(), candidate.plugin.clone());
+        let config = configuration(&plugin.options, args);
+        Box::new(move || match start(&runtime, &plugin, config.clone()) {
+            Ok(started) => Ok(Box::new(started)),
+            Err((error, converted)) => {
+                plugin.health.failed(Instant::now(), &error);
+                Err(converted)
+            }
+        })
+    };
+    let comparison = candidate.comparison.clone();
+    Ok(match candidate.mode {
+        Mode::Shadow => {
+            Box::new(Shadow::start(active, comparison, open).map_err(|error| PluginError::Refused {
+                message: format!("the thread of its shadow could not be started: {error}"),
+            })?)
+        }
+        Mode::Canary { .. } => {
+            let candidate = candidate.clone();
+            Box::new(Canary::new(active, comparison, open, Box::new(move |pod| candidate.decides(pod))))
+        }
+    })
+}
+
 /// What a scheduler was built from: it has to change when this does.
-fn stamp(sets: &PluginSets) -> Vec<(String, u64)> {
-    let key = |p: &Arc<ActivePlugin>| (p.name().to_owned(), p.revision);
-    sets.borrow().of_kind(Kind::Scheduler).map(key).collect()
+struct Stamp {
+    active: Vec<(String, u64)>,
+    candidates: Vec<Arc<Candidate>>,
+}
+
+impl Stamp {
+    fn of(sets: &PluginSets) -> Self {
+        let set = sets.borrow();
+        let key = |p: &Arc<ActivePlugin>| (p.name().to_owned(), p.revision);
+        Self {
+            active: set.of_kind(Kind::Scheduler).map(key).collect(),
+            candidates: set.candidates_of_kind(Kind::Scheduler).cloned().collect(),
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<Candidate>, &Arc<Candidate>)| Arc::ptr_eq(a, b);
+        self.active == other.active
+            && self.candidates.len() == other.candidates.len()
+            && self.candidates.iter().zip(&other.candidates).all(same)
+    }
 }
 
 /// Puts other plugins to work whenever the active set changes, and the same ones anew when one of them is to
@@ -84,7 +151,7 @@ pub(crate) async fn follow(
     monitor: Arc<Monitor>,
     cancel: CancellationToken,
 ) {
-    let mut seen = stamp(&sets);
+    let mut seen = Stamp::of(&sets);
     let mut recordings = monitor.begun();
     loop {
         let recorded = tokio::select! {
@@ -95,8 +162,8 @@ pub(crate) async fn follow(
                 changed.is_ok() && set.of_kind(Kind::Scheduler).any(|p| monitor.records(&p.object))
             }
         };
-        let now = stamp(&sets);
-        if now == seen && !recorded {
+        let now = Stamp::of(&sets);
+        if now.is(&seen) && !recorded {
             continue;
         }
         seen = now;

@@ -85,14 +85,6 @@ pub(crate) struct Facts {
     pub(crate) packed: Option<String>,
 }
 
-/// Whether the adapters of this kind look at [`PluginSet::candidates`]; without that, shadow and canary are refused.
-pub(crate) const fn has_candidates(kind: Kind) -> bool {
-    match kind {
-        Kind::Admission | Kind::Controller => true,
-        Kind::Scheduler => false,
-    }
-}
-
 /// A snapshot.
 #[derive(Clone, Default)]
 pub(crate) struct PluginSet {

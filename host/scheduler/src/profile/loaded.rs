@@ -107,6 +107,11 @@ impl Loaded {
             self.stale.clear();
             self.state.clear();
             self.objects.clear();
+        } else if self.enabled.plugin.wants_everything() {
+            self.round += 1;
+            self.stale.clear();
+            self.state.clear();
+            self.objects.clear();
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::stage::Stage;
 use crate::plugins::comparison::{Candidate, Comparison, Mode};
 use crate::plugins::object::StageError;
 use crate::plugins::rollout::Outcome;
-use crate::plugins::set::{ActivePlugin, has_candidates};
+use crate::plugins::set::ActivePlugin;
 use orlop_plugin::Kind;
 use std::sync::Arc;
 
@@ -27,10 +27,11 @@ impl PluginManager {
         let Some(mode) = mode else { return Ok(false) };
         let kind = plugin.manifest().kind;
         let impossible = |message: String| Err(StageError::Rollout { message });
-        if !has_candidates(kind) {
-            return impossible(format!(
-                "shadow and canary are not supported for {kind} plugins; remove spec.rollout"
-            ));
+        if kind == Kind::Scheduler && active.is_none() {
+            return impossible(
+                "no revision of this scheduler plugin is active to be compared with; remove spec.rollout"
+                    .to_owned(),
+            );
         }
         if let Some(active) = &active {
             if active.manifest().kind != kind {
@@ -38,6 +39,28 @@ impl PluginManager {
                     "a {kind} plugin cannot be compared with a {} plugin; remove spec.rollout",
                     active.manifest().kind
                 ));
+            }
+            if kind == Kind::Scheduler
+                && (active.name(), &active.manifest().scheduler)
+                    != (plugin.name(), &plugin.manifest().scheduler)
+            {
+                return impossible(
+                    "the new revision has another name than the active one, or declares other hooks, columns, fields or \
+                     watches, so that they cannot be asked the same; remove spec.rollout"
+                        .to_owned(),
+                );
+            }
+            let writes = |p: &ActivePlugin| {
+                let hooks = p.manifest().scheduler.iter().flat_map(|s| &s.hooks);
+                hooks.into_iter().any(|hook| ["pre-bind", "bind"].contains(&hook.as_str()))
+            };
+            let has_canary = self.with_entry(name, |e| e.rollout.canary.is_some());
+            if has_canary && active.builtin != plugin.builtin && writes(plugin) {
+                return impossible(
+                    "it may write, and the active revision does so as another user, because only one of the two came with \
+                     the program; remove spec.rollout.canary"
+                        .to_owned(),
+                );
             }
             if kind == Kind::Controller && active.manifest().controller != plugin.manifest().controller {
                 return impossible(
