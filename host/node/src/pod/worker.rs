@@ -3,11 +3,11 @@
 //! One task per pod. Operations are futures that the task itself polls, so nothing outlives it
 //! but what the runtime does on its own; at shutdown it just ends, and containers run on.
 
-use super::actions::{self, KillInputs, Outcome, Shared, StartError, StartInputs, chain};
+use super::actions::{self, Outcome, Shared, StartError, chain};
 use super::backoff::BackOff;
-use super::decide::{Action, Why, decide};
+use super::decide::{Why, decide};
 use super::model::{
-    Farewell, Image, Instance, Op, PodModel, Sandbox, SandboxOp, StartFailure, State, Stop, StopKind, Volumes,
+    Farewell, Image, Instance, Op, PodModel, Sandbox, StartFailure, State, Stop, StopKind, Volumes,
 };
 use super::probe::{self, Answer, ProbeKind, ProbeState};
 use super::publish::status_patch;
@@ -20,15 +20,15 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use parking_lot::Mutex;
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+mod begin;
+mod handle;
 mod outcome;
 mod seed;
 
+pub(crate) use handle::{ApiSide, Handle, Published, PublishedContainer, Update};
 pub(crate) use seed::Seed;
 
 /// How long an unremarkable status (still starting) is held back, so that a pod that starts
@@ -36,133 +36,6 @@ pub(crate) use seed::Seed;
 const HOLD: SignedDuration = SignedDuration::from_millis(300);
 /// Between tries of what failed for no reason of the pod's own.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
-
-/// A pod as its source says.
-#[derive(Clone, Debug)]
-pub(crate) struct Update {
-    /// Without status.
-    pub(crate) pod: Arc<Pod>,
-    /// The API object that carries the status: the pod itself, or a static pod's mirror.
-    pub(crate) api: Option<ApiSide>,
-}
-
-/// The API object of a pod, as last seen.
-#[derive(Clone, Debug)]
-pub(crate) struct ApiSide {
-    pub(crate) uid: String,
-    pub(crate) resource_version: u64,
-    pub(crate) status: PodStatus,
-}
-
-#[derive(Default)]
-struct Inbox {
-    update: Option<Update>,
-    gone: bool,
-    containers: BTreeSet<Box<str>>,
-    sandboxes: BTreeSet<Box<str>>,
-    sources: bool,
-    failure: Option<(&'static str, Box<str>)>,
-}
-
-/// What the worker tells others.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Published {
-    pub(crate) pod: Arc<Pod>,
-    pub(crate) status: Option<Arc<PodStatus>>,
-    pub(crate) sandbox_id: Option<Box<str>>,
-    pub(crate) containers: Vec<PublishedContainer>,
-    /// The pod is over: all its containers are done for good.
-    pub(crate) over: bool,
-}
-
-/// One container of a [`Published`] pod.
-#[derive(Clone, Debug)]
-pub(crate) struct PublishedContainer {
-    pub(crate) name: String,
-    pub(crate) tty: bool,
-    /// Newest instance: id, attempt, whether it runs.
-    pub(crate) current: Option<(Box<str>, u32, bool)>,
-    /// The one before.
-    pub(crate) previous: Option<u32>,
-}
-
-/// The outside of a worker.
-pub(crate) struct Handle {
-    pub(crate) uid: Box<str>,
-    pub(crate) is_static: bool,
-    inbox: Mutex<Inbox>,
-    wake: Notify,
-    published: watch::Sender<Published>,
-}
-
-impl Handle {
-    pub(crate) fn new(uid: &str, is_static: bool, pod: Arc<Pod>) -> Arc<Self> {
-        let published = watch::Sender::new(Published { pod, ..Published::default() });
-        Arc::new(Self { uid: uid.into(), is_static, inbox: Mutex::default(), wake: Notify::new(), published })
-    }
-
-    fn post(&self, change: impl FnOnce(&mut Inbox)) {
-        change(&mut self.inbox.lock());
-        self.wake.notify_one();
-    }
-
-    /// The source has a new version of the pod.
-    pub(crate) fn update(&self, update: Update) {
-        self.post(|inbox| inbox.update = Some(update));
-    }
-
-    /// The source no longer has the pod.
-    pub(crate) fn gone(&self) {
-        self.post(|inbox| inbox.gone = true);
-    }
-
-    /// The runtime has something to say about a container.
-    pub(crate) fn container_changed(&self, id: &str) {
-        self.post(|inbox| {
-            inbox.containers.insert(id.into());
-        });
-    }
-
-    /// The runtime has something to say about a sandbox.
-    pub(crate) fn sandbox_changed(&self, id: &str) {
-        self.post(|inbox| {
-            inbox.sandboxes.insert(id.into());
-        });
-    }
-
-    /// A ConfigMap or Secret of the pod changed.
-    pub(crate) fn sources_changed(&self) {
-        self.post(|inbox| inbox.sources = true);
-    }
-
-    /// The node refuses or evicts the pod.
-    pub(crate) fn fail(&self, reason: &'static str, message: &str) {
-        self.post(|inbox| inbox.failure = Some((reason, message.into())));
-    }
-
-    /// What the worker last told.
-    pub(crate) fn published(&self) -> Published {
-        self.published.borrow().clone()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn publish_for_tests(&self, container: &str, id: &str) {
-        self.published.send_modify(|p| {
-            p.sandbox_id = Some("sandbox".into());
-            p.containers = vec![PublishedContainer {
-                name: container.to_owned(),
-                tty: false,
-                current: Some((id.into(), 0, true)),
-                previous: None,
-            }];
-        });
-    }
-
-    /// Follows what the worker tells.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Published> {
-        self.published.subscribe()
-    }
-}
 
 /// See the module.
 pub(crate) struct Worker {
@@ -365,177 +238,6 @@ impl Worker {
                 c.start_failure = None;
             }
         }
-    }
-
-    // === actions ===
-
-    /// Starts an action and marks it in the model. Returns whether it did anything.
-    fn apply(&mut self, action: &Action, now: Timestamp) -> bool {
-        let (shared, pod, uid) = (self.shared.clone(), self.model.pod.clone(), self.model.uid.clone());
-        match action {
-            Action::MountVolumes => {
-                self.model.volumes = Volumes::Busy;
-                let facts = shared.facts(Vec::new());
-                self.ops.push(Box::pin(async move {
-                    Outcome::Volumes(shared.volumes.mount(&pod, &uid, &facts).await)
-                }));
-            }
-            Action::CreateSandbox { attempt } => {
-                self.model.sandbox_op = Some(SandboxOp::Creating);
-                self.ops.push(Box::pin(actions::create_sandbox(shared, pod, uid, *attempt)));
-            }
-            Action::EnsureImage { at } => return self.ensure_image(*at, now),
-            Action::Start { at, attempt } => return self.start(*at, *attempt, now),
-            Action::Kill { at, deadline, why } => return self.kill(*at, *deadline, *why),
-            Action::StopSandbox => {
-                let Some(sandbox) = &self.model.sandbox else { return false };
-                let id = sandbox.id.clone();
-                if self.model.stop.is_none() {
-                    let message = "Pod sandbox changed, it will be killed and re-created.";
-                    shared.event(&pod, &uid, None, Severity::Normal, "SandboxChanged", message);
-                }
-                self.model.sandbox_op = Some(SandboxOp::Stopping);
-                self.ops.push(Box::pin(async move {
-                    Outcome::SandboxStopped(shared.runtime.stop_pod_sandbox(&id).await)
-                }));
-            }
-            Action::RemoveSandbox { id } => {
-                for (dead, busy) in &mut self.model.dead_sandboxes {
-                    *busy |= dead == id;
-                }
-                let id = id.clone();
-                self.ops.push(Box::pin(async move {
-                    let result = shared.runtime.remove_pod_sandbox(&id).await;
-                    if result.is_err() {
-                        tokio::time::sleep(std::time::Duration::from_secs(10)).await;
-                    }
-                    Outcome::SandboxRemoved { id, result }
-                }));
-            }
-            Action::RemoveContainer { at, id } => {
-                let Some(c) = self.model.containers.get_mut(*at) else { return false };
-                for (dead, busy) in &mut c.dead {
-                    *busy |= dead == id;
-                }
-                self.ops.push(Box::pin(actions::remove_container(shared, uid, *at, id.clone())));
-            }
-            Action::UnmountVolumes => {
-                self.model.volumes = Volumes::Leaving;
-                self.ops
-                    .push(Box::pin(async move { Outcome::Unmounted(shared.volumes.unmount(&uid).await) }));
-            }
-            Action::Finish => self.stop(StopKind::Finished, after(now, self.model.grace())),
-            Action::FailDeadline => {
-                let message = "Pod was active on the node longer than the specified deadline";
-                self.model.failure = Some(("DeadlineExceeded".into(), message.into()));
-                shared.event(&pod, &uid, None, Severity::Normal, "DeadlineExceeded", message);
-                self.stop(StopKind::Failed, after(now, self.model.grace()));
-            }
-            Action::Forget => return self.forget(now),
-        }
-        true
-    }
-
-    fn ensure_image(&mut self, at: usize, now: Timestamp) -> bool {
-        let Some(spec) = self.model.container_spec(at).cloned() else { return false };
-        let (shared, pod, uid) = (self.shared.clone(), self.model.pod.clone(), self.model.uid.clone());
-        let Some(c) = self.model.containers.get_mut(at) else { return false };
-        let about = Some((c.role, spec.name.as_str()));
-        if let Some((failed_at, why)) = &c.pull_failure
-            && let Some(until) = c.pull_backoff.until(*failed_at, now)
-        {
-            let image = spec.image.as_deref().unwrap_or_default();
-            let short = format!("Back-off pulling image {image:?}");
-            let message = format!("{short}: {why}").into();
-            c.image = Image::Failed { reason: "ImagePullBackOff", message, retry_at: Some(until) };
-            shared.event(&pod, &uid, about, Severity::Normal, "BackOff", short);
-            shared.event(&pod, &uid, about, Severity::Warning, "Failed", "Error: ImagePullBackOff");
-            return true;
-        }
-        let last = match &c.image {
-            Image::Failed { reason, message, .. } => Some((*reason, message.clone())),
-            _ => None,
-        };
-        c.image = Image::Busy(last);
-        self.ops.push(Box::pin(actions::ensure_image(shared, pod, uid, at, c.role, spec)));
-        true
-    }
-
-    fn start(&mut self, at: usize, attempt: u32, now: Timestamp) -> bool {
-        let (Some(sandbox), is_static) = (self.model.sandbox.clone(), self.handle.is_static) else {
-            return false;
-        };
-        let Some(c) = self.model.containers.get_mut(at) else { return false };
-        let Image::Present(image_ref) = &c.image else { return false };
-        let inputs = StartInputs {
-            at,
-            role: c.role,
-            index: c.index,
-            attempt,
-            image_ref: image_ref.clone(),
-            sandbox_id: sandbox.id,
-            ips: sandbox.ips,
-            mounted: self.mounted.clone(),
-            is_static,
-        };
-        if let Some(exited) = c.current.as_ref().filter(|i| i.state == State::Exited)
-            && let Some(finished) = exited.finished_at
-            && c.start_failure.is_none()
-        {
-            c.backoff.next(finished, now);
-        }
-        c.op = Some(Op::Starting);
-        let (shared, pod, uid) = (self.shared.clone(), self.model.pod.clone(), self.model.uid.clone());
-        self.ops.push(Box::pin(actions::start(shared, pod, uid, inputs)));
-        true
-    }
-
-    fn kill(&mut self, at: usize, deadline: Timestamp, why: Why) -> bool {
-        let ip = self.ip();
-        let name = self.model.container_spec(at).map(|s| s.name.clone()).unwrap_or_default();
-        let (shared, pod, uid) = (self.shared.clone(), self.model.pod.clone(), self.model.uid.clone());
-        let Some(c) = self.model.containers.get_mut(at) else { return false };
-        let Some(instance) = &c.current else { return false };
-        let first = c.op.is_none();
-        if first {
-            let message = match why {
-                Why::Liveness => format!("Container {name} failed liveness probe, will be restarted"),
-                Why::Startup => format!("Container {name} failed startup probe, will be restarted"),
-                Why::SpecChanged => format!("Container {name} definition changed, will be restarted"),
-                Why::Unknown => {
-                    format!("Container {name} is in unknown state, try killing it before restart")
-                }
-                Why::PodEnds | Why::SandboxChanged => format!("Stopping container {name}"),
-            };
-            shared.event(&pod, &uid, Some((c.role, &name)), Severity::Normal, "Killing", message);
-        }
-        let inputs = KillInputs {
-            at,
-            role: c.role,
-            index: c.index,
-            id: instance.id.clone(),
-            deadline,
-            ip,
-            hook: first,
-        };
-        c.op = Some(Op::Killing { deadline });
-        self.ops.push(Box::pin(actions::kill(shared, pod, uid, inputs)));
-        true
-    }
-
-    fn forget(&mut self, now: Timestamp) -> bool {
-        // The last word before the object goes: what watches the pod learns how it ended.
-        let kind = self.model.stop.map(|s| s.kind);
-        if self.status_busy || (kind == Some(StopKind::Deleted) && self.pending_patch(now).is_some()) {
-            return false;
-        }
-        let api_uid = match (&self.api, kind) {
-            (Some(api), Some(StopKind::Deleted)) if !self.handle.is_static => Some(api.uid.clone()),
-            _ => None,
-        };
-        self.model.farewell = Farewell::Busy;
-        self.ops.push(Box::pin(actions::forget(self.shared.clone(), self.model.clone(), api_uid)));
-        true
     }
 
     fn ip(&self) -> Option<std::net::IpAddr> {

@@ -1,6 +1,10 @@
 //! The semantics that other suites rely on.
 
 use super::*;
+use bytes::Bytes;
+use futures::StreamExt;
+use orlop_apimachinery::Reason;
+use orlop_client::{PatchType, WatchEvent, WatchOptions};
 
 static PODS: Gvr = Gvr::new("", "v1", "pods");
 
