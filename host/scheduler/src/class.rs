@@ -78,6 +78,13 @@ impl Class {
         self.answers.iter().enumerate().find_map(|(i, a)| a.prepared.rejected.as_ref().map(|r| (i, r)))
     }
 
+    /// The plugins that reject any of the `live` nodes, by position.
+    pub(crate) fn rejecting(&self, live: &[u64]) -> impl Iterator<Item = usize> {
+        let rejects = |mask: &[u64]| live.iter().zip(mask).any(|(live, mask)| live & !mask != 0);
+        let filters = self.answers.iter().enumerate().filter(|(_, answers)| answers.filters);
+        filters.filter(move |(_, answers)| rejects(&answers.mask)).map(|(plugin, _)| plugin)
+    }
+
     /// To be called with the rows that are about to change, before any answer is replaced.
     pub(crate) fn unsettle(&mut self, rows: &[Slot]) {
         for answers in self.answers.iter_mut().filter(|a| a.is_scaled()) {

@@ -16,6 +16,7 @@ mod preempting;
 use crate::action::Key;
 pub use crate::action::{Action, BindResult, PodRef};
 use crate::disruption::Budgets;
+use crate::framework::EventSet;
 use crate::nominated::Nominated;
 use crate::pod::{ScheduledCondition, Uid};
 use crate::profile::{ClassDef, Profile};
@@ -166,12 +167,14 @@ impl Engine {
         self.vain.clear();
         self.queue.set_backoff(backoff);
         self.read_what_profiles_read();
-        let unplaced: Vec<Uid> = self
+        let mut unplaced: Vec<Uid> = self
             .pods
             .iter()
             .filter(|(_, p)| matches!(p.state, State::Foreign | State::Waiting))
             .map(|(uid, _)| uid.clone())
             .collect();
+        // In an order that a replay has too.
+        unplaced.sort_unstable();
         for uid in unplaced {
             self.define_again(&uid, now);
             self.queue.wake_one(&uid, now);
@@ -189,7 +192,10 @@ impl Engine {
                 let events = self.table.set_node(name, &NodeFacts::from_value(&object.to_value()));
                 self.hints.note(events);
             }
-            None => self.table.remove_node(name),
+            None => {
+                self.table.remove_node(name);
+                self.hints.note(EventSet::NODE_DELETE);
+            }
         }
     }
 

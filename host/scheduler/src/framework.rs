@@ -83,6 +83,8 @@ impl EventSet {
     pub const OBJECTS: Self = Self(1 << 9);
     /// The features that a node declares changed.
     pub const NODE_FEATURES: Self = Self(1 << 10);
+    /// A node went.
+    pub const NODE_DELETE: Self = Self(1 << 11);
     /// Every event.
     pub const ALL: Self = Self(u32::MAX);
 
@@ -112,6 +114,7 @@ impl EventSet {
             "node/update-taints" => Self::NODE_TAINTS,
             "node/update-images" => Self::NODE_IMAGES,
             "node/update-declared-features" => Self::NODE_FEATURES,
+            "node/delete" => Self::NODE_DELETE,
             "pod/add" => Self::POD_ADD,
             "pod/delete" => Self::POD_DELETE,
             "objects" => Self::OBJECTS,

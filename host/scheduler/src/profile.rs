@@ -17,7 +17,7 @@ use crate::framework::{EventSet, Hooks, Reason, SchedulerPlugin};
 use crate::objects::WatchKey;
 use crate::projection::Projection;
 use crate::table::NodeTable;
-pub(crate) use gates::NoAnswer;
+pub(crate) use gates::{Fits, NoAnswer};
 use loaded::Loaded;
 use serde_json::Value;
 use std::collections::HashMap;

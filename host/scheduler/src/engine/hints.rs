@@ -5,7 +5,7 @@
 
 use super::Engine;
 use crate::framework::{EventSet, Hooks};
-use crate::profile::ClassDef;
+use crate::profile::{ClassDef, Fits};
 use crate::queue::Group;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -31,6 +31,9 @@ struct Info {
     profile: usize,
     /// Kept, so that its address names it.
     def: Arc<ClassDef>,
+    /// Those that it was made with.
+    first: EventSet,
+    /// And those that were found later, when other plugins than at first kept the pods waiting.
     events: EventSet,
     wants: Wants,
     /// Highest among its pods.
@@ -90,7 +93,7 @@ impl Hints {
             self.next += 1;
             Group(self.next)
         });
-        let fresh = || Info { profile, def: def.clone(), events, wants, priority };
+        let fresh = || Info { profile, def: def.clone(), first: events, events, wants, priority };
         let info = self.groups.entry(group).or_insert_with(fresh);
         info.priority = info.priority.max(priority);
         group
@@ -109,7 +112,7 @@ impl Hints {
 
     fn forget(&mut self, group: Group) {
         if let Some(info) = self.groups.remove(&group) {
-            self.ids.remove(&(Arc::as_ptr(&info.def).addr(), info.events, info.wants));
+            self.ids.remove(&(Arc::as_ptr(&info.def).addr(), info.first, info.wants));
         }
     }
 }
@@ -140,7 +143,7 @@ impl Engine {
     }
 
     fn helps(&mut self, group: Group, noted: EventSet, now: Instant) -> bool {
-        let Some(info) = self.hints.groups.get(&group) else { return false };
+        let Some(info) = self.hints.groups.get_mut(&group) else { return false };
         if !info.events.intersects(noted) {
             return false;
         }
@@ -156,7 +159,8 @@ impl Engine {
                     .or(EventSet::NODE_TAINTS);
                 let lower = self.priorities.keys().next().is_some_and(|lowest| *lowest < info.priority);
                 match profile.fits_now(&info.def, &self.table, now) {
-                    Ok(Some(false)) => {
+                    Ok(Fits::Nowhere(events)) => {
+                        info.events = info.events.or(events);
                         // On a changed node there may now be somebody to evict.
                         noted.intersects(nodes)
                             && lower

@@ -205,8 +205,7 @@ impl Profile {
         }
     }
 
-    /// Whether a pod of the definition would fit somewhere now; `None` where its class is not open,
-    /// so that the answer would cost more than an attempt.
+    /// Whether a pod of the definition would fit somewhere now.
     ///
     /// # Errors
     /// [`Failed`] where a required filter plugin gave no answer.
@@ -215,9 +214,29 @@ impl Profile {
         def: &ClassDef,
         table: &NodeTable,
         now: Instant,
-    ) -> Result<Option<bool>, Failed> {
-        let Some(id) = self.by_key.get(&def.key).copied() else { return Ok(None) };
+    ) -> Result<Fits, Failed> {
+        let Some(id) = self.by_key.get(&def.key).copied() else { return Ok(Fits::Unknown) };
         self.evaluate(id, table, now)?;
-        Ok(self.class(id).map(|class| class.feasible().iter().any(|word| *word != 0)))
+        let Some(class) = self.classes.get(&id) else { return Ok(Fits::Unknown) };
+        if class.feasible().iter().any(|word| *word != 0) {
+            return Ok(Fits::Somewhere);
+        }
+        let events = |plugin: usize| self.plugin_events(plugin);
+        let of_all = match class.rejection() {
+            Some((plugin, _)) => events(plugin),
+            None => class.rejecting(table.live()).map(events).fold(EventSet::NODE_ADD, EventSet::or),
+        };
+        Ok(Fits::Nowhere(of_all.or(EventSet::PROFILE)))
     }
+}
+
+/// Whether pods fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fits {
+    /// The class is not open, so that the answer would cost more than an attempt.
+    Unknown,
+    /// On some node.
+    Somewhere,
+    /// On none; these events may change that.
+    Nowhere(EventSet),
 }

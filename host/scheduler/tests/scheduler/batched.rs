@@ -1,6 +1,6 @@
 //! The batched answers are those of the reference, whatever happened before.
 
-use crate::cluster::{node, pod};
+use crate::cluster::{cases, node, pod};
 use crate::native::{Builtin, convert};
 use crate::reference::State;
 use orlop_apimachinery::Object;
@@ -135,7 +135,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(cases(300))]
     #[test]
     fn agrees_with_the_reference((pods, steps) in steps()) {
         let mut profile = profile();

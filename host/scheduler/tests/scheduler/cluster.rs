@@ -5,6 +5,14 @@ use serde_json::{Value, json};
 
 const GI: i64 = 1 << 30;
 
+/// As many cases as `PROPTEST_CASES` says, or else so many.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(cases),
+    }
+}
+
 /// A node of a small vocabulary, so that pods and nodes meet often.
 pub(crate) fn node() -> impl Strategy<Value = Value> {
     let resources = (0..5_i64, 0..5_i64, 0..5_i64, 0..3_i64);

@@ -1,8 +1,6 @@
-//! The engine, driven by hand: what it decides, and that no pod is lost or placed twice.
+//! The engine, driven by hand: what it decides.
 
 use crate::batched::profile;
-use crate::cluster::{node, pod};
-use crate::reference::State;
 use orlop_apimachinery::Object;
 use orlop_scheduler::columns::ColumnSet;
 use orlop_scheduler::engine::{Action, BindResult, Engine};
@@ -12,12 +10,14 @@ use orlop_scheduler::framework::{
 };
 use orlop_scheduler::profile::{Enabled, Profile};
 use orlop_scheduler::queue::Backoff;
-use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Nobody is tried again only because of its age, so that what wakes a pod is an event.
+pub(crate) fn patient() -> Backoff {
+    Backoff { unschedulable: Duration::from_hours(24), ..Backoff::default() }
+}
 
 fn engine() -> Engine {
     Engine::new(vec![profile()], Backoff::default(), 7)
@@ -27,7 +27,7 @@ fn object(value: &Value) -> Arc<Object> {
     Arc::new(Object::from_value(value).unwrap())
 }
 
-fn named(mut value: Value, name: &str) -> Value {
+pub(crate) fn named(mut value: Value, name: &str) -> Value {
     value["metadata"]["name"] = json!(name);
     value["metadata"]["namespace"] = json!("ns");
     value["metadata"]["uid"] = json!(format!("uid-{name}"));
@@ -42,11 +42,11 @@ fn plain_pod(name: &str, cpu: &str) -> Value {
     named(json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}}), name)
 }
 
-fn add_node(engine: &mut Engine, name: &str, node: &Value, _: Instant) {
+pub(crate) fn add_node(engine: &mut Engine, name: &str, node: &Value, _: Instant) {
     engine.node(name, Some(&object(&named(node.clone(), name))));
 }
 
-fn add_pod(engine: &mut Engine, pod: &Value, now: Instant) {
+pub(crate) fn add_pod(engine: &mut Engine, pod: &Value, now: Instant) {
     engine.pod("ns", pod["metadata"]["name"].as_str().unwrap(), Some(&object(pod)), now);
 }
 
@@ -55,7 +55,7 @@ fn run(engine: &mut Engine, now: Instant) -> Vec<Action> {
     engine.take_actions()
 }
 
-fn bindings(actions: &[Action]) -> Vec<(String, String)> {
+pub(crate) fn bindings(actions: &[Action]) -> Vec<(String, String)> {
     let of = |a: &Action| match a {
         Action::Bind { pod, node } => Some((pod.name.to_string(), node.to_string())),
         _ => None,
@@ -136,6 +136,45 @@ fn only_a_helpful_event_brings_a_pod_back() {
     // More room does.
     add_node(&mut engine, "a", &plain_node("3"), later);
     assert_eq!(bindings(&run(&mut engine, later)), [("big".into(), "a".into())]);
+}
+
+#[test]
+fn what_a_pod_waits_for_changes_while_it_waits() {
+    let (mut engine, now) = (Engine::new(vec![profile()], patient(), 7), Instant::now());
+    add_pod(&mut engine, &plain_pod("p", "1"), now);
+    assert_eq!(bindings(&run(&mut engine, now)), []);
+    // The first node is no help as it comes.
+    let mut node = plain_node("0");
+    node["spec"]["taints"] = json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]);
+    let later = now + Duration::from_secs(20);
+    add_node(&mut engine, "a", &node, later);
+    assert_eq!(bindings(&run(&mut engine, later)), []);
+    node["spec"]["taints"] = json!([]);
+    add_node(&mut engine, "a", &node, later);
+    assert_eq!(bindings(&run(&mut engine, later)), []);
+    add_node(&mut engine, "a", &plain_node("1"), later);
+    assert_eq!(bindings(&run(&mut engine, later)), [("p".into(), "a".into())]);
+}
+
+#[test]
+fn a_node_that_goes_may_be_what_a_pod_waits_for() {
+    let (mut engine, now) = (Engine::new(vec![profile()], patient(), 7), Instant::now());
+    let mut node = plain_node("1");
+    node["metadata"]["labels"] = json!({"zone": "z"});
+    add_node(&mut engine, "a", &node, now);
+    let mut pods = [plain_pod("p", "1"), plain_pod("q", "1")];
+    for pod in &mut pods {
+        pod["metadata"]["labels"] = json!({"app": "x"});
+        pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+            json!([{"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}}]);
+        add_pod(&mut engine, pod, now);
+    }
+    assert_eq!(bindings(&run(&mut engine, now)), [("p".into(), "a".into())]);
+    add_node(&mut engine, "b", &node, now);
+    let later = now + Duration::from_secs(20);
+    assert_eq!(bindings(&run(&mut engine, later)), []);
+    engine.node("a", None);
+    assert_eq!(bindings(&run(&mut engine, later)), [("q".into(), "b".into())]);
 }
 
 #[test]
@@ -312,132 +351,5 @@ fn other_failures_do_not_stop_anything() {
         add_node(&mut engine, "a", &plain_node("4"), now);
         add_pod(&mut engine, &plain_pod("p", "1"), now);
         assert_eq!(bindings(&run(&mut engine, now)), [("p".into(), "a".into())]);
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Node(u8, Value),
-    NoNode(u8),
-    Pod(u8, Value),
-    NoPod(u8),
-    /// The oldest binding succeeds, fails, or its news comes before its answer.
-    Answer(u8),
-    Swap,
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        3 => (0..6_u8, node()).prop_map(|(n, node)| Step::Node(n, node)),
-        1 => (0..6_u8).prop_map(Step::NoNode),
-        6 => (0..20_u8, pod()).prop_map(|(n, pod)| Step::Pod(n, pod)),
-        2 => (0..20_u8).prop_map(Step::NoPod),
-        4 => (0..3_u8).prop_map(Step::Answer),
-        1 => Just(Step::Swap),
-    ];
-    prop::collection::vec(step, 1..80)
-}
-
-/// The cluster as an API server would hold it, and what the scheduler assumes.
-#[derive(Default)]
-struct Api {
-    state: State,
-    pods: BTreeMap<String, Value>,
-    pending: Vec<(String, String)>,
-}
-
-impl Api {
-    fn confirm(&mut self, engine: &mut Engine, name: &str, node: &str, now: Instant) {
-        if let Some(pod) = self.pods.get_mut(name) {
-            pod["spec"]["nodeName"] = json!(node);
-            add_pod(engine, pod, now);
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-    #[test]
-    fn every_choice_is_among_the_best_and_nothing_is_lost(steps in steps()) {
-        let (mut engine, mut now, mut api) = (engine(), Instant::now(), Api::default());
-        for step in steps {
-            now += Duration::from_secs(11);
-            match step {
-                Step::Node(n, node) => {
-                    let name = format!("n{n}");
-                    add_node(&mut engine, &name, &node, now);
-                    api.state.nodes.insert(name, node);
-                }
-                Step::NoNode(n) => {
-                    engine.node(&format!("n{n}"), None);
-                    api.state.nodes.remove(&format!("n{n}"));
-                }
-                Step::Pod(n, pod) => {
-                    let name = format!("p{n}");
-                    if let Entry::Vacant(entry) = api.pods.entry(name.clone()) {
-                        add_pod(&mut engine, entry.insert(named(pod, &name)), now);
-                    }
-                }
-                Step::NoPod(n) => {
-                    let name = format!("p{n}");
-                    // A binding under way is answered first, as the API server would order them.
-                    if !api.pending.iter().any(|(pod, _)| *pod == name) && api.pods.remove(&name).is_some() {
-                        engine.pod("ns", &name, None, now);
-                        api.state.placed.remove(&name);
-                    }
-                }
-                Step::Answer(how) => {
-                    if api.pending.is_empty() {
-                        continue;
-                    }
-                    let (name, node) = api.pending.remove(0);
-                    let uid = format!("uid-{name}").as_str().into();
-                    match how {
-                        0 => {
-                            engine.bound(&uid, &node, BindResult::Bound, now);
-                            api.confirm(&mut engine, &name, &node, now);
-                        }
-                        1 => {
-                            api.confirm(&mut engine, &name, &node, now);
-                            engine.bound(&uid, &node, BindResult::Bound, now);
-                        }
-                        _ => {
-                            api.state.placed.remove(&name);
-                            engine.bound(&uid, &node, BindResult::Failed("no".into()), now);
-                        }
-                    }
-                }
-                Step::Swap => engine.set_profiles(vec![profile()], Backoff::default(), now),
-            }
-            loop {
-                let more = engine.cycle(now);
-                for (name, node) in bindings(&engine.take_actions()) {
-                    prop_assert!(!api.state.placed.contains_key(&name), "{} is placed twice", name);
-                    let verdict = api.state.judge(&api.pods[&name]);
-                    let best = verdict.totals.values().max().copied();
-                    prop_assert_eq!(verdict.totals.get(&node).copied(), best);
-                    api.state.placed.insert(name.clone(), (node.clone(), api.pods[&name].clone()));
-                    api.pending.push((name, node));
-                }
-                if !more {
-                    break;
-                }
-            }
-            prop_assert_eq!(engine.in_flight(), api.pending.len());
-        }
-        // In the end every pod that fits somewhere is placed: a last event that may help any pod
-        // wakes all.
-        engine.set_profiles(vec![profile()], Backoff::default(), now);
-        now += Duration::from_secs(400);
-        while engine.cycle(now) {
-            for (name, node) in bindings(&engine.take_actions()) {
-                api.state.placed.insert(name.clone(), (node, api.pods[&name].clone()));
-            }
-        }
-        let waiting: BTreeSet<&String> =
-            api.pods.keys().filter(|name| !api.state.placed.contains_key(*name)).collect();
-        for name in waiting {
-            prop_assert!(api.state.judge(&api.pods[name]).totals.is_empty(), "{} is lost", name);
-        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod acting;
 mod batched;
+mod choices;
 mod cluster;
 mod columns;
 mod engine;

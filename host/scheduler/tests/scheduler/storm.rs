@@ -1,5 +1,6 @@
 //! Whatever comes in whatever order, no pod is lost, placed twice or accounted for ever.
 
+use crate::cluster::cases;
 use crate::native::Builtin;
 use crate::scripted::{Shared, add_node, on, pod, put, remove, scripted, wait};
 use orlop_scheduler::columns::REQUESTED_PODS;
@@ -201,7 +202,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(cases(300))]
     #[test]
     fn no_pod_is_lost_or_placed_twice(steps in steps()) {
         let mut world = World::new();
