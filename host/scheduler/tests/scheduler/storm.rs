@@ -174,25 +174,35 @@ impl World {
         }
     }
 
-    /// Does what the engine decided, and checks it.
+    /// Does what the engine decided, and what it decides because of that, and checks it.
     fn act(&mut self) -> Result<(), TestCaseError> {
-        while self.engine.cycle(self.now) {}
-        for action in self.engine.take_actions() {
-            match action {
-                Action::Bind { ref pod, .. } => {
-                    let same =
-                        |a: &Action| matches!(a, Action::Bind { pod: other, .. } if other.uid == pod.uid);
-                    prop_assert!(!self.under_way.iter().any(same), "{} is bound twice", pod.name);
-                    prop_assert!(!self.bound.contains_key(&*pod.name), "{} is bound already", pod.name);
-                    prop_assert!(self.is_current(pod), "{} is there no more", pod.name);
-                    self.under_way.push_back(action);
-                }
-                Action::Write { .. } => self.under_way.push_back(action),
-                Action::Evict { pod, .. } => self.delete(&pod.name),
-                _ => {}
+        loop {
+            while self.engine.cycle(self.now) {}
+            let actions = self.engine.take_actions();
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                self.follow(action)?;
             }
         }
         prop_assert_eq!(self.engine.in_flight(), self.under_way.len());
+        Ok(())
+    }
+
+    fn follow(&mut self, action: Action) -> Result<(), TestCaseError> {
+        match action {
+            Action::Bind { ref pod, .. } => {
+                let same = |a: &Action| matches!(a, Action::Bind { pod: other, .. } if other.uid == pod.uid);
+                prop_assert!(!self.under_way.iter().any(same), "{} is bound twice", pod.name);
+                prop_assert!(!self.bound.contains_key(&*pod.name), "{} is bound already", pod.name);
+                prop_assert!(self.is_current(pod), "{} is there no more", pod.name);
+                self.under_way.push_back(action);
+            }
+            Action::Write { .. } => self.under_way.push_back(action),
+            Action::Evict { pod, .. } => self.delete(&pod.name),
+            _ => {}
+        }
         Ok(())
     }
 
