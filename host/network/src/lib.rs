@@ -16,7 +16,7 @@ mod sysctl;
 pub use addresses::{HostPort, Protocol};
 pub use cidr::{Cidr, CidrError};
 pub use links::LinkError;
-pub use rules::RulesError;
+pub use orlop_netfilter::NetfilterError;
 
 use addresses::Addresses;
 use links::Bridge;
@@ -79,7 +79,7 @@ pub enum NetworkError {
     Link(#[from] LinkError),
     /// iptables.
     #[error(transparent)]
-    Rules(#[from] RulesError),
+    Rules(#[from] NetfilterError),
     /// A file.
     #[error("{}", path.display())]
     Io {
@@ -245,7 +245,7 @@ async fn cleanup(config: &Config) -> Result<(), NetworkError> {
         }
         match rules {
             // Without the program there are no rules that it could have made.
-            Err(RulesError::Missing { .. }) => Ok(()),
+            Err(NetfilterError::Missing { .. }) => Ok(()),
             other => Ok(other?),
         }
     };

@@ -2,40 +2,9 @@
 
 use crate::addresses::Lease;
 use crate::cidr::Cidr;
+use orlop_netfilter::{NetfilterError, run};
 use std::fmt::Write as _;
-use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-
-/// Why the rules could not be set.
-#[derive(Debug, thiserror::Error)]
-pub enum RulesError {
-    /// The program is not installed. The operator must install it.
-    #[error("`{program}` was not found; install the package iptables")]
-    Missing {
-        /// The program.
-        program: String,
-    },
-    /// The program could not be started.
-    #[error("`{program}` could not be started")]
-    Start {
-        /// The program.
-        program: String,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The program failed.
-    #[error("`{command}` failed: {message}")]
-    Failed {
-        /// The command line.
-        command: String,
-        /// What it wrote to standard error.
-        message: String,
-    },
-}
 
 const MASQUERADE: &str = "ORLOP-MASQUERADE";
 const HOST_PORTS: &str = "ORLOP-HOSTPORTS";
@@ -93,51 +62,26 @@ pub(crate) fn render<'a>(
     out
 }
 
-async fn run(program: &str, args: &[&str], input: Option<&str>) -> Result<(), RulesError> {
-    let start = |source: std::io::Error| match source.kind() {
-        ErrorKind::NotFound => RulesError::Missing { program: program.to_owned() },
-        _ => RulesError::Start { program: program.to_owned(), source },
-    };
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(start)?;
-    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-        // Where the program ends early its status says why.
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    let output = child.wait_with_output().await.map_err(start)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(RulesError::Failed { command: format!("{program} {}", args.join(" ")), message })
-}
-
 /// Puts our chains and the rules that lead to them in place. Twice changes nothing.
-pub(crate) async fn apply(rules: &str) -> Result<(), RulesError> {
+pub(crate) async fn apply(rules: &str) -> Result<(), NetfilterError> {
     replace(rules).await?;
     for (table, chain, rule) in JUMPS {
         let with = |verb| [&["-w", "5", "-t", table, verb, chain], rule].concat();
         match run("iptables", &with("-C"), None).await {
-            Err(RulesError::Failed { .. }) => run("iptables", &with("-A"), None).await?,
+            Err(NetfilterError::Failed { .. }) => run("iptables", &with("-A"), None).await?,
             other => other?,
-        }
+        };
     }
     Ok(())
 }
 
 /// Replaces the content of our chains.
-pub(crate) async fn replace(rules: &str) -> Result<(), RulesError> {
-    run("iptables-restore", &["-w", "5", "--noflush"], Some(rules)).await
+pub(crate) async fn replace(rules: &str) -> Result<(), NetfilterError> {
+    run("iptables-restore", &["-w", "5", "--noflush"], Some(rules)).await.map(|_| ())
 }
 
 /// Removes everything that [`apply`] made.
-pub(crate) async fn remove() -> Result<(), RulesError> {
+pub(crate) async fn remove() -> Result<(), NetfilterError> {
     for (table, chain, rule) in JUMPS {
         // Once for each time that it is there; a rule that is not there ends the loop.
         while run("iptables", &[&["-w", "5", "-t", table, "-D", chain], rule].concat(), None).await.is_ok() {}

@@ -3,9 +3,9 @@
 //! A UDP client that goes on sending keeps its conntrack entry alive, and with it the translation
 //! to an endpoint that no longer exists, or none at all where there was no endpoint when it began.
 
-use crate::iptables::{IptablesError, run};
 use crate::model::Family;
 use crate::render::{Fragment, UdpEntry};
+use orlop_netfilter::{NetfilterError, run};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -35,7 +35,7 @@ pub(crate) fn stale(old: &Fragment, new: &Fragment) -> BTreeSet<Stale> {
 }
 
 /// Forgets a flow. That there is none is no error.
-pub(crate) async fn forget(stale: &Stale, family: Family) -> Result<(), IptablesError> {
+pub(crate) async fn forget(stale: &Stale, family: Family) -> Result<(), NetfilterError> {
     let mut args: Vec<String> = ["-D", "-p", "udp"].map(str::to_owned).to_vec();
     if family == Family::V6 {
         args.extend(["-f", "ipv6"].map(str::to_owned));
@@ -50,12 +50,12 @@ pub(crate) async fn forget(stale: &Stale, family: Family) -> Result<(), Iptables
     }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match run("conntrack", &args, None).await {
-        Err(IptablesError::Failed { message, .. })
+        Err(NetfilterError::Failed { message, .. })
             if message.contains("0 flow entries have been deleted") =>
         {
             Ok(())
         }
-        Err(IptablesError::Missing { program }) => {
+        Err(NetfilterError::Missing { program, .. }) => {
             tracing::warn!(
                 program,
                 "UDP clients of endpoints that went may see no answer; install the package conntrack"

@@ -1,42 +1,10 @@
-//! Runs `iptables`, `ip6tables` and their `-save` and `-restore`. Works with either backend
-//! (nf_tables or legacy): the names lead to the one that the host has chosen.
+//! The rules of one family of addresses in the kernel: `iptables` or `ip6tables`, with their `-save` and `-restore`.
 
 use crate::chains::SERVICE_CHAINS;
 use crate::model::Family;
 use crate::ruleset::SHARED;
+use orlop_netfilter::{NetfilterError, run};
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-
-/// Why rules could not be read or set.
-#[derive(Debug, thiserror::Error)]
-pub enum IptablesError {
-    /// The program is not installed. The operator must install it.
-    #[error("`{program}` was not found; install the package iptables")]
-    Missing {
-        /// The program.
-        program: String,
-    },
-    /// The program could not be started, or its output not be read. Retryable.
-    #[error("`{program}` could not be run")]
-    Start {
-        /// The program.
-        program: String,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The program failed. Retryable.
-    #[error("`{command}` failed: {message}")]
-    Failed {
-        /// The command line.
-        command: String,
-        /// What it wrote to standard error.
-        message: String,
-    },
-}
 
 /// Exists in each table that we use for as long as nobody flushes the rules behind our back.
 const CANARY: &str = "KUBE-PROXY-CANARY";
@@ -78,33 +46,33 @@ impl Iptables {
         format!("{name}{suffix}")
     }
 
-    async fn run(self, suffix: &str, args: &[&str], input: Option<&str>) -> Result<String, IptablesError> {
+    async fn run(self, suffix: &str, args: &[&str], input: Option<&str>) -> Result<String, NetfilterError> {
         run(&self.program(suffix), args, input).await
     }
 
     /// Whether a rule or chain is there, as the exit status of `args` says.
-    async fn has(self, args: &[&str]) -> Result<bool, IptablesError> {
+    async fn has(self, args: &[&str]) -> Result<bool, NetfilterError> {
         match self.run("", args, None).await {
             Ok(_) => Ok(true),
-            Err(IptablesError::Failed { .. }) => Ok(false),
+            Err(NetfilterError::Failed { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     /// Executes the output of a [`crate::Ruleset`]: per table all of it or nothing.
-    pub(crate) async fn restore(self, text: &str) -> Result<(), IptablesError> {
+    pub(crate) async fn restore(self, text: &str) -> Result<(), NetfilterError> {
         self.run("-restore", &["-w", "5", "--noflush"], Some(text)).await.map(|_| ())
     }
 
     /// Chains of a table.
-    async fn chains(self, table: &str) -> Result<BTreeSet<String>, IptablesError> {
+    async fn chains(self, table: &str) -> Result<BTreeSet<String>, NetfilterError> {
         let saved = self.run("-save", &["-t", table], None).await?;
         let name = |line: &str| Some(line.strip_prefix(':')?.split_whitespace().next()?.to_owned());
         Ok(saved.lines().filter_map(name).collect())
     }
 
     /// Chains of the nat table that belong to Services, whoever made them.
-    pub(crate) async fn service_chains(self) -> Result<BTreeSet<String>, IptablesError> {
+    pub(crate) async fn service_chains(self) -> Result<BTreeSet<String>, NetfilterError> {
         let chains = self.chains("nat").await?;
         Ok(chains.into_iter().filter(|c| SERVICE_CHAINS.iter().any(|p| c.starts_with(p))).collect())
     }
@@ -120,7 +88,7 @@ impl Iptables {
     }
 
     /// Makes the canaries. Before all else: a flush while the rules are written must be noticed too.
-    pub(crate) async fn make_canaries(self) -> Result<(), IptablesError> {
+    pub(crate) async fn make_canaries(self) -> Result<(), NetfilterError> {
         for table in CANARY_TABLES {
             self.restore(&format!("*{table}\n:{CANARY} - [0:0]\nCOMMIT\n")).await?;
         }
@@ -128,7 +96,7 @@ impl Iptables {
     }
 
     /// Makes the rules that lead to our chains, which must exist.
-    pub(crate) async fn ensure_jumps(self) -> Result<(), IptablesError> {
+    pub(crate) async fn ensure_jumps(self) -> Result<(), NetfilterError> {
         for jump in &JUMPS {
             if !self.has(&Self::jump(jump, "-C")).await? {
                 self.run("", &Self::jump(jump, "-I"), None).await?;
@@ -138,7 +106,7 @@ impl Iptables {
     }
 
     /// Whether nobody has flushed a table since [`Iptables::make_canaries`].
-    pub(crate) async fn canaries_live(self) -> Result<bool, IptablesError> {
+    pub(crate) async fn canaries_live(self) -> Result<bool, NetfilterError> {
         for table in CANARY_TABLES {
             if !self.has(&["-w", "5", "-t", table, "-n", "-L", CANARY]).await? {
                 return Ok(false);
@@ -148,7 +116,7 @@ impl Iptables {
     }
 
     /// Removes all that the proxy ever made. Twice changes nothing.
-    pub(crate) async fn clean_up(self) -> Result<(), IptablesError> {
+    pub(crate) async fn clean_up(self) -> Result<(), NetfilterError> {
         for jump in &JUMPS {
             while self.has(&Self::jump(jump, "-D")).await? {}
         }
@@ -174,30 +142,4 @@ impl Iptables {
         }
         Ok(())
     }
-}
-
-/// Runs a program; what it wrote to standard output.
-pub(crate) async fn run(program: &str, args: &[&str], input: Option<&str>) -> Result<String, IptablesError> {
-    let start = |source: std::io::Error| match source.kind() {
-        ErrorKind::NotFound => IptablesError::Missing { program: program.to_owned() },
-        _ => IptablesError::Start { program: program.to_owned(), source },
-    };
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(start)?;
-    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-        // Where the program ends early its status says why.
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    let output = child.wait_with_output().await.map_err(start)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(IptablesError::Failed { command: format!("{program} {}", args.join(" ")), message })
 }

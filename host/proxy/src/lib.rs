@@ -16,7 +16,7 @@ mod proxy;
 mod render;
 mod ruleset;
 
-pub use iptables::IptablesError;
+pub use orlop_netfilter::NetfilterError;
 pub use proxy::{Config, Proxy};
 pub use render::{Fragment, Settings, UdpEntry, render};
 pub use ruleset::Ruleset;

@@ -1,12 +1,13 @@
 //! Watches Services and EndpointSlices and keeps the rules current.
 
 use crate::conntrack::{self, Stale};
-use crate::iptables::{Iptables, IptablesError};
+use crate::iptables::Iptables;
 use crate::model::{self, Family, Service, ServiceKey, Slice};
 use crate::render::{Fragment, Settings, render};
 use crate::ruleset::Ruleset;
 use orlop_apimachinery::Gvr;
 use orlop_client::{ApiClient, Delta, Informer, ListOptions};
+use orlop_netfilter::NetfilterError;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -181,7 +182,7 @@ impl Applied {
         Self { iptables, ruleset, known: false, stale: BTreeSet::new(), begun: false }
     }
 
-    async fn sync(&mut self, changes: Vec<(ServiceKey, Fragment)>, full: bool) -> Result<(), IptablesError> {
+    async fn sync(&mut self, changes: Vec<(ServiceKey, Fragment)>, full: bool) -> Result<(), NetfilterError> {
         let family = self.iptables.0;
         for (key, new) in changes.iter().filter(|_| self.begun) {
             let none = Fragment::default();
@@ -227,9 +228,9 @@ impl Proxy {
     /// Keeps the rules current until `cancel`, then returns; the rules stay, and Services work on.
     ///
     /// # Errors
-    /// [`IptablesError::Missing`] at once where iptables is not installed. Other failures are tried
+    /// [`NetfilterError::Missing`] at once where iptables is not installed. Other failures are tried
     /// again for ever.
-    pub async fn run(self, cancel: CancellationToken) -> Result<(), IptablesError> {
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), NetfilterError> {
         Iptables(Family::V4).service_chains().await?;
         set_route_localnet();
         // The informers live and die with this call.
@@ -331,7 +332,7 @@ impl Proxy {
         }
     }
 
-    async fn sync(&self, families: &mut [Applied; 2], full: bool) -> Result<(), IptablesError> {
+    async fn sync(&self, families: &mut [Applied; 2], full: bool) -> Result<(), NetfilterError> {
         let changes = {
             let mut state = self.shared.state.lock();
             let state = &mut *state;
@@ -375,11 +376,11 @@ impl Proxy {
     /// Removes every chain and rule that a proxy made, of both families. Twice changes nothing.
     ///
     /// # Errors
-    /// [`IptablesError`]; retryable. Where iptables is not installed there is nothing to remove.
-    pub async fn cleanup() -> Result<(), IptablesError> {
+    /// [`NetfilterError`]; retryable. Where iptables is not installed there is nothing to remove.
+    pub async fn cleanup() -> Result<(), NetfilterError> {
         for family in [Family::V4, Family::V6] {
             match Iptables(family).clean_up().await {
-                Err(IptablesError::Missing { .. }) => {}
+                Err(NetfilterError::Missing { .. }) => {}
                 other => other?,
             }
         }

@@ -8,7 +8,7 @@ use std::fs;
 
 /// Layers of host crates, lowest first. A crate depends on lower layers only.
 const LAYERS: &[&[&str]] = &[
-    &["orlop-apimachinery"],
+    &["orlop-apimachinery", "orlop-netfilter"],
     &["orlop-store", "orlop-client", "orlop-plugin", "orlop-container"],
     &[
         "orlop-apiserver",
