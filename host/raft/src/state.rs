@@ -11,6 +11,7 @@ use crate::snapshot::{SnapshotData, install};
 use crate::store::Options;
 use crate::types::{Response, StorageError, StorageIOError, StoredMembership, TypeConfig};
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{AnyError, BasicNode, Entry, EntryPayload, OptionalSend};
@@ -27,6 +28,13 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) const PROGRESS: &str = "progress";
 pub(crate) const INSTALLING: &str = "installing";
+
+/// Largest memtable of a keyspace, in bytes.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+/// Flushed memtables that are merged at once.
+const L0_TABLES: u8 = 8;
+/// Size of a table of a lower level, in bytes; the first one holds [`L0_TABLES`] of them.
+const TABLE_BYTES: u64 = 16 << 20;
 
 /// Changes that one step of a compaction removes.
 const GARBAGE_STEP: usize = 1000;
@@ -233,12 +241,22 @@ pub(crate) fn open(folder: &Folder, options: &Options) -> Result<Opened, OpenErr
     };
     let db = Database::builder(&path)
         .cache_size(options.cache_bytes)
-        .worker_threads(2)
+        // Of two, one spins for as long as the other compacts.
+        .worker_threads(1)
         .max_journaling_size(64 << 20)
         .manual_journal_persist(true)
         .open()
         .map_err(failed)?;
-    let tables = || KeyspaceCreateOptions::default().max_memtable_size(4 << 20).manual_journal_persist(true);
+    // A merge into the first level rewrites most of it, since keys come in no order: it is small, and what is
+    // merged at once is not.
+    let levels = Leveled::default().with_l0_threshold(L0_TABLES).with_table_target_size(TABLE_BYTES);
+    let levels = Arc::new(levels);
+    let tables = || {
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(MEMTABLE_BYTES)
+            .manual_journal_persist(true)
+            .compaction_strategy(levels.clone())
+    };
     let open = |name| db.keyspace(name, tables).map_err(failed);
     let keyspaces = Keyspaces {
         current: open(Table::Current.name())?,

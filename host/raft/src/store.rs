@@ -31,7 +31,7 @@ const QUEUE: usize = 4096;
 /// Reads that wait for one reader thread.
 const READ_QUEUE: usize = 1024;
 /// Log entries between two snapshots, and kept for a member that lags.
-const SNAPSHOT_ENTRIES: u64 = 5000;
+const SNAPSHOT_ENTRIES: u64 = 2000;
 const KEPT_ENTRIES: u64 = 500;
 /// How long a lone member may take to lead. It has nobody to wait for.
 const LEAD_TIMEOUT: Duration = Duration::from_secs(30);
