@@ -61,6 +61,10 @@ impl SchedulerPlugin for Tap {
         self.inner.descriptor()
     }
 
+    fn user(&self) -> &str {
+        self.inner.user()
+    }
+
     fn required(&self) -> bool {
         self.inner.required()
     }

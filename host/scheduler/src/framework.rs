@@ -523,6 +523,12 @@ pub trait SchedulerPlugin: Send {
     /// What it declared; never changes.
     fn descriptor(&self) -> &Descriptor;
 
+    /// The user that reads the objects that it watches and does what it writes; empty for the scheduler's
+    /// own. Never changes.
+    fn user(&self) -> &str {
+        ""
+    }
+
     /// Whether pods wait while its filter fails; else every node passes meanwhile.
     fn required(&self) -> bool {
         true
@@ -672,11 +678,4 @@ pub trait PluginFactory: Send + Sync + 'static {
     /// # Errors
     /// Where the plugin is unknown, cannot be started, or refuses its arguments.
     fn open(&self, name: &str, args: &Value) -> Result<Box<dyn SchedulerPlugin>, PluginError>;
-
-    /// The user that reads the objects that the plugin watches and does what it writes; empty for the
-    /// scheduler's own.
-    fn user(&self, plugin: &str) -> String {
-        let _ = plugin;
-        String::new()
-    }
 }

@@ -67,7 +67,7 @@ pub type Clients = Arc<dyn Fn(&str) -> Arc<dyn ApiClient> + Send + Sync>;
 pub struct SchedulerOptions {
     /// The API server, as the scheduler's own user.
     pub client: Arc<dyn ApiClient>,
-    /// The API server, as the user that [`PluginFactory::user`] names.
+    /// The API server, as the user that a plugin names.
     pub clients: Clients,
     /// Where plugins come from.
     pub plugins: Arc<dyn PluginFactory>,
@@ -307,7 +307,7 @@ fn build(config: &SchedulerConfig, plugins: &dyn PluginFactory) -> Result<Vec<Pr
                 source,
             })?;
             let required = plugin.required();
-            let user = plugins.user(&p.name).into();
+            let user = plugin.user().into();
             Ok(Enabled { plugin, hooks: p.hooks, weight: p.weight, required, user })
         });
         let enabled = enabled.collect::<Result<Vec<_>, SchedulerError>>()?;

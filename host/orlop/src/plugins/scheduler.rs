@@ -3,16 +3,19 @@
 mod trial;
 pub(crate) mod wasm;
 
+use super::access;
 use super::comparison::{Candidate, Mode};
-use super::health::Health;
+use super::health::{Health, MemoryUse};
 use super::set::{ActivePlugin, FailurePolicy, PluginSets};
+use orlop_client::write::{Op, Write};
+use orlop_controller_manager::Grant;
 use orlop_plugin::{Kind, PluginOptions, Runtime};
 use orlop_plugin_tools::monitor::Monitor;
 use orlop_scheduler::Scheduler;
 use orlop_scheduler::framework::{PluginError, PluginFactory, SchedulerPlugin};
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use trial::{Canary, Shadow};
 use wasm::{Supervisor, WasmPlugin};
@@ -39,16 +42,74 @@ fn configuration(options: &PluginOptions, args: &Value) -> Vec<u8> {
     Value::Object(config).to_string().into_bytes()
 }
 
-impl Supervisor for Arc<Health> {
+/// The record of a revision, and what it may do.
+pub(crate) struct Record {
+    health: Arc<Health>,
+    memory: MemoryUse,
+    /// Empty for what came with the program: it acts as the scheduler.
+    user: String,
+    /// What its manifest asks for; the API server knows what it was given.
+    permissions: Vec<Grant>,
+}
+
+impl Record {
+    /// Of a plugin that came with the program.
+    pub(crate) fn new(health: Arc<Health>) -> Self {
+        let memory = MemoryUse::new(health.clone());
+        Self { health, memory, user: String::new(), permissions: Vec::new() }
+    }
+
+    fn of(plugin: &ActivePlugin) -> Self {
+        let this = Self::new(plugin.health.clone());
+        if plugin.builtin {
+            return this;
+        }
+        let permissions = access::grants(&plugin.manifest().permissions);
+        Self { user: access::user(&plugin.object).name, permissions, ..this }
+    }
+}
+
+impl Supervisor for Record {
     fn ended(&self, outcome: Result<(), &orlop_plugin::PluginError>) {
         match outcome {
-            Ok(()) => self.succeeded(),
-            Err(error) => _ = self.failed(Instant::now(), error),
+            Ok(()) => self.health.succeeded(),
+            Err(error) => _ = self.health.failed(Instant::now(), error),
         }
     }
 
     fn admits(&self) -> bool {
-        Health::admits(self, Instant::now())
+        self.health.admits(Instant::now())
+    }
+
+    fn took(&mut self, duration: Duration) {
+        self.health.latency.add(duration);
+    }
+
+    fn holds(&mut self, bytes: usize) {
+        self.memory.set(bytes);
+    }
+
+    fn user(&self) -> &str {
+        &self.user
+    }
+
+    fn refuses(&self, write: &[u8]) -> Option<String> {
+        if self.user.is_empty() {
+            return None;
+        }
+        let write: Write = match serde_json::from_slice(write) {
+            Ok(write) => write,
+            Err(error) => return Some(format!("the plugin asks for a malformed write: {error}")),
+        };
+        let (verb, gvr) = (write.op.verb(), write.gvr());
+        let asked =
+            self.permissions.iter().any(|p| p.allows(verb, &gvr.group, &gvr.resource, &write.subresource));
+        (!asked && write.op != Op::Event).then(|| {
+            format!(
+                "the plugin wants to {verb} {} of API group \"{}\", which its manifest does not ask for in permissions",
+                gvr.resource, gvr.group
+            )
+        })
     }
 }
 
@@ -83,7 +144,7 @@ fn start(
         (error, converted)
     })?;
     let required = plugin.failure_policy == FailurePolicy::Fail;
-    WasmPlugin::new(linked, required, Box::new(plugin.health.clone()))
+    WasmPlugin::new(linked, required, Box::new(Record::of(plugin)))
         .map_err(|error| (orlop_plugin::PluginError::bad_output(error.to_string()), error))
 }
 

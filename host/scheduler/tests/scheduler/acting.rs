@@ -30,9 +30,6 @@ impl PluginFactory for WithScripted {
         }
         Builtin.open(name, args)
     }
-    fn user(&self, plugin: &str) -> String {
-        if plugin == "S" { "system:plugin:s".to_owned() } else { String::new() }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

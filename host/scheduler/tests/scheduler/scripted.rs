@@ -61,6 +61,9 @@ impl SchedulerPlugin for Scripted {
     fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
+    fn user(&self) -> &str {
+        "system:plugin:s"
+    }
     fn reset(&mut self) -> Result<(), PluginError> {
         Ok(())
     }

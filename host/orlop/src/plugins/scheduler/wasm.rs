@@ -19,14 +19,36 @@ use orlop_scheduler::framework::{
     Binder, CandidatePods, Decision, Delta, Descriptor, Explanation, ObjectChange, Placement, PluginError,
     Prepared, Reason, Rows, SchedulerPlugin, Stale, Synced, Verdict,
 };
+use std::time::{Duration, Instant};
 
-/// Keeps the record of a plugin.
+/// Keeps the record of a plugin, and knows what it may do.
 pub(crate) trait Supervisor: Send {
     /// A call failed, or gave a valid answer about pods.
     fn ended(&self, outcome: Result<(), &RuntimeError>);
 
     /// Whether the plugin may be asked now. After `true` the outcome is told by [`Self::ended`].
     fn admits(&self) -> bool;
+
+    /// A call took so long.
+    fn took(&mut self, duration: Duration) {
+        let _ = duration;
+    }
+
+    /// The instance holds so many bytes now; none where it is gone.
+    fn holds(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
+
+    /// Who the plugin is to the API server; empty for the scheduler's own user.
+    fn user(&self) -> &str {
+        ""
+    }
+
+    /// Why the plugin may not do a write, where it may not.
+    fn refuses(&self, write: &[u8]) -> Option<String> {
+        let _ = write;
+        None
+    }
 }
 
 /// A linked plugin and its one instance.
@@ -54,12 +76,15 @@ impl WasmPlugin {
         let descriptor =
             Descriptor::from_manifest(&manifest.name, &section).map_err(|e| refused(e.to_string()))?;
         let instance = plugin.instantiate().map_err(|e| convert_error(&e))?;
-        Ok(Self { descriptor, plugin, instance: Some(instance), required, supervisor })
+        let mut this = Self { descriptor, plugin, instance: Some(instance), required, supervisor };
+        this.weigh();
+        Ok(this)
     }
 
     /// Records a failure and gives the instance's memory back at once, not when it is needed again.
     fn fail(&mut self, error: &RuntimeError) -> PluginError {
         self.instance = None;
+        self.weigh();
         self.supervisor.ended(Err(error));
         convert_error(error)
     }
@@ -71,7 +96,24 @@ impl WasmPlugin {
         let Some(instance) = &mut self.instance else {
             return Err(PluginError::Trap { message: "the instance failed before".to_owned() });
         };
-        f(instance).map_err(|error| self.fail(&error))
+        let began = Instant::now();
+        let answer = f(instance);
+        self.supervisor.took(began.elapsed());
+        let answer = answer.map_err(|error| self.fail(&error))?;
+        self.weigh();
+        Ok(answer)
+    }
+
+    fn weigh(&mut self) {
+        self.supervisor.holds(self.instance.as_ref().map_or(0, Instance::memory_bytes));
+    }
+
+    /// Writes that it may not do are not even tried.
+    fn permitted(&self, writes: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, PluginError> {
+        match writes.iter().find_map(|write| self.supervisor.refuses(write)) {
+            Some(message) => Err(PluginError::Refused { message }),
+            None => Ok(writes),
+        }
     }
 
     /// As [`Self::call`], for an answer about pods: a good one clears the record.
@@ -106,6 +148,10 @@ impl SchedulerPlugin for WasmPlugin {
         &self.descriptor
     }
 
+    fn user(&self) -> &str {
+        self.supervisor.user()
+    }
+
     fn required(&self) -> bool {
         self.required
     }
@@ -121,6 +167,7 @@ impl SchedulerPlugin for WasmPlugin {
     fn reset(&mut self) -> Result<(), PluginError> {
         self.instance = None;
         self.instance = Some(self.plugin.instantiate().map_err(|error| self.fail(&error))?);
+        self.weigh();
         Ok(())
     }
 
@@ -208,7 +255,7 @@ impl SchedulerPlugin for WasmPlugin {
 
     fn pre_bind(&mut self, at: &Placement) -> Result<(Verdict, Vec<Vec<u8>>), PluginError> {
         let (answer, writes) = self.answer(|i| i.pre_bind(&placement(at)))?;
-        Ok((verdict(answer), writes))
+        Ok((verdict(answer), self.permitted(writes)?))
     }
 
     fn bind(&mut self, at: &Placement) -> Result<Binder, PluginError> {
@@ -216,7 +263,7 @@ impl SchedulerPlugin for WasmPlugin {
         Ok(match code {
             bind::HOST => Binder::Host,
             bind::NEXT => Binder::Next,
-            _ => Binder::Writes(writes),
+            _ => Binder::Writes(self.permitted(writes)?),
         })
     }
 

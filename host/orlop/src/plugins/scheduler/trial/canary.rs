@@ -197,6 +197,10 @@ impl SchedulerPlugin for Canary {
         self.active.descriptor()
     }
 
+    fn user(&self) -> &str {
+        self.active.user()
+    }
+
     fn required(&self) -> bool {
         self.active.required()
     }

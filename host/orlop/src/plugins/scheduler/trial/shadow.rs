@@ -164,6 +164,10 @@ impl SchedulerPlugin for Shadow {
         self.active.descriptor()
     }
 
+    fn user(&self) -> &str {
+        self.active.user()
+    }
+
     fn required(&self) -> bool {
         self.active.required()
     }

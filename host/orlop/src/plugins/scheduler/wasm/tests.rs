@@ -1,9 +1,12 @@
 //! The adapter between a real scheduler profile and small plugins of WebAssembly text.
 
 use super::*;
+use crate::plugins::access::grants;
 use crate::plugins::health::Health;
 use crate::plugins::manager::tests::support;
+use crate::plugins::scheduler::Record;
 use flate2::read::GzDecoder;
+use orlop_plugin::manifest::Permission;
 use orlop_plugin::{PluginOptions, Runtime, RuntimeOptions};
 use orlop_scheduler::pod::PodFacts;
 use orlop_scheduler::profile::{Enabled, Profile};
@@ -26,7 +29,7 @@ fn open(wasm: &[u8]) -> (WasmPlugin, Arc<Health>) {
     };
     let health = Arc::new(Health::new(Arc::default()));
     let plugin = runtime.link(&compiled, options).unwrap();
-    (WasmPlugin::new(plugin, true, Box::new(health.clone())).unwrap(), health)
+    (WasmPlugin::new(plugin, true, Box::new(Record::new(health.clone()))).unwrap(), health)
 }
 
 fn fixture(section: &str, bodies: &[(&str, &str)]) -> Vec<u8> {
@@ -124,4 +127,48 @@ fn nobody_is_asked_about_no_rows() {
     assert!(plugin.score(1, Rows::Some(&[])).unwrap().is_empty());
     assert_eq!(plugin.explain(1, &[]).unwrap().offsets, [0]);
     assert_eq!(health.report().failures, 0);
+}
+
+#[test]
+fn calls_are_timed_and_the_instance_is_weighed() {
+    let wasm = fixture(r#"{"hooks": ["filter"]}"#, &[("plugin.filter", "unreachable")]);
+    let (mut plugin, health) = open(&wasm);
+    assert!(health.memory_bytes() >= 65_536, "{}", health.memory_bytes());
+    plugin.sync(&Delta { full: true, slots: 3, ..Delta::default() }).unwrap();
+    assert!(plugin.filter(1, Rows::All).is_err());
+    assert_eq!((health.memory_bytes(), health.latency.count()), (0, 2));
+    plugin.reset().unwrap();
+    assert!(health.memory_bytes() >= 65_536);
+    drop(plugin);
+    assert_eq!(health.memory_bytes(), 0);
+}
+
+#[test]
+fn a_users_plugin_writes_what_its_manifest_asks_for() {
+    let permissions: Vec<Permission> = serde_json::from_value(json!([
+        { "apiGroups": [""], "resources": ["configmaps", "pods/binding"], "verbs": ["create"] },
+    ]))
+    .unwrap();
+    let health = Arc::new(Health::new(Arc::default()));
+    let builtin = Record::new(health.clone());
+    let record = Record {
+        user: "system:plugin:mine".to_owned(),
+        permissions: grants(&permissions),
+        ..Record::new(health)
+    };
+    let write = |op: &str, resource: &str, subresource: &str| {
+        json!({ "op": op, "apiVersion": "v1", "resource": resource, "subresource": subresource, "name": "a" })
+            .to_string()
+            .into_bytes()
+    };
+    assert_eq!(record.refuses(&write("create", "configmaps", "")), None);
+    assert_eq!(record.refuses(&write("create", "pods", "binding")), None);
+    for (op, resource, subresource) in
+        [("delete", "configmaps", ""), ("create", "secrets", ""), ("create", "pods", "")]
+    {
+        let refused = record.refuses(&write(op, resource, subresource)).unwrap();
+        assert!(refused.contains(&format!("wants to {op} {resource} of API group \"\"")), "{refused}");
+        assert_eq!(builtin.refuses(&write(op, resource, subresource)), None);
+    }
+    assert!(record.refuses(b"{").unwrap().contains("malformed"));
 }
