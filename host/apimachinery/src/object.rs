@@ -88,15 +88,9 @@ struct MetaHead {
     creation_timestamp: Option<Box<str>>,
 }
 
-impl Object {
-    /// Parses the metadata of `bytes` and keeps the bytes as they are.
-    ///
-    /// # Errors
-    /// [`ObjectError::Malformed`] where the bytes are not JSON or `metadata` has wrong types.
-    pub fn from_json(bytes: Bytes) -> Result<Self, ObjectError> {
-        let head: Head = serde_json::from_slice(&bytes).map_err(ObjectError::Malformed)?;
-        let m = head.metadata;
-        let meta = ObjectMeta {
+impl From<MetaHead> for ObjectMeta {
+    fn from(m: MetaHead) -> Self {
+        Self {
             name: m.name,
             namespace: m.namespace,
             uid: m.uid,
@@ -107,8 +101,35 @@ impl Object {
             finalizers: m.finalizers.unwrap_or_default(),
             deletion_timestamp: m.deletion_timestamp,
             creation_timestamp: m.creation_timestamp.unwrap_or_default(),
-        };
-        Ok(Self { bytes, meta })
+        }
+    }
+}
+
+impl ObjectMeta {
+    /// Reads the metadata of a parsed object, as [`Object::from_json`] does of its bytes.
+    ///
+    /// # Errors
+    /// [`ObjectError::Malformed`] where `metadata` has wrong types.
+    pub fn from_value(object: &Value) -> Result<Self, ObjectError> {
+        let head = Head::deserialize(object).map_err(ObjectError::Malformed)?;
+        Ok(head.metadata.into())
+    }
+}
+
+impl Object {
+    /// Parses the metadata of `bytes` and keeps the bytes as they are.
+    ///
+    /// # Errors
+    /// [`ObjectError::Malformed`] where the bytes are not JSON or `metadata` has wrong types.
+    pub fn from_json(bytes: Bytes) -> Result<Self, ObjectError> {
+        let head: Head = serde_json::from_slice(&bytes).map_err(ObjectError::Malformed)?;
+        Ok(Self { bytes, meta: head.metadata.into() })
+    }
+
+    /// Joins canonical JSON and its metadata, which is not checked.
+    #[must_use]
+    pub const fn from_parts(bytes: Bytes, meta: ObjectMeta) -> Self {
+        Self { bytes, meta }
     }
 
     /// Serialises `value` canonically (keys sorted) and parses its metadata.

@@ -8,10 +8,13 @@
 //! Invariants: [`WatchCache::revision`] is published after every shelf has applied it; a watcher
 //! that cannot keep up is closed, never waited for.
 
+mod drafts;
 mod entry;
 mod shelf;
 mod watcher;
 
+pub(crate) use drafts::Draft;
+use drafts::{Announced, Drafts};
 pub(crate) use entry::Entry;
 pub(crate) use shelf::Shelf;
 pub(crate) use watcher::{Delivery, EventType, Filter, Scope, Subscription};
@@ -40,6 +43,7 @@ pub(crate) struct WatchCache {
     publisher: crd::table::Publisher,
     definitions: Option<Arc<Shelf>>,
     revision: watch::Sender<u64>,
+    drafts: Drafts,
     store: Arc<dyn Store>,
 }
 
@@ -72,6 +76,7 @@ impl WatchCache {
             publisher: crd::table::Publisher::new(),
             definitions: None,
             revision,
+            drafts: Drafts::default(),
             store,
         };
         cache.definitions = find(crd::GROUP, "v1", crd::RESOURCE).and_then(|row| cache.shelf(row));
@@ -258,9 +263,9 @@ impl WatchCache {
             if self.defines(&shelf) {
                 // What follows in this batch may be of the type that it defines.
                 at += 1;
-                if let Some(change) = decode(name, event) {
+                if let Some(change) = self.decode(name, event) {
                     // The type is served before anybody hears of it.
-                    self.define(name, change.2.as_ref(), event.kv.mod_revision);
+                    self.define(name, change.2.as_deref(), event.kv.mod_revision);
                     shelf.apply(std::iter::once(change));
                 }
                 continue;
@@ -274,7 +279,7 @@ impl WatchCache {
                 }
                 at += 1;
             }
-            shelf.apply(run.into_iter().filter_map(|(key, event)| decode(key, event)));
+            shelf.apply(run.into_iter().filter_map(|(key, event)| self.decode(key, event)));
         }
     }
 
@@ -295,18 +300,24 @@ impl WatchCache {
         }
         found
     }
-}
 
-fn decode<'k>(key: &'k str, event: &Event) -> Option<(&'k str, u64, Option<Entry>)> {
-    let revision = event.kv.mod_revision;
-    match event.kind {
-        EventKind::Delete => Some((key, revision, None)),
-        EventKind::Put => match Entry::decode(&event.kv.value, revision) {
+    /// Announces what is about to be written, until the answer is dropped.
+    pub(crate) fn announce(&self, key: Bytes, draft: Draft) -> Announced<'_> {
+        self.drafts.announce(key, draft)
+    }
+
+    fn decode<'k>(&self, key: &'k str, event: &Event) -> Option<(&'k str, u64, Option<Arc<Entry>>)> {
+        let revision = event.kv.mod_revision;
+        if event.kind == EventKind::Delete {
+            return Some((key, revision, None));
+        }
+        let drafted = self.drafts.entry(&event.kv);
+        match drafted.map_or_else(|| Entry::decode(&event.kv.value, revision).map(Arc::new), Ok) {
             Ok(entry) => Some((key, revision, Some(entry))),
             Err(error) => {
                 tracing::error!(key, %error, "stored object cannot be read");
                 None
             }
-        },
+        }
     }
 }

@@ -17,6 +17,7 @@ pub mod version;
 
 mod alloc;
 mod authn;
+mod binding;
 mod body;
 mod bootstrap;
 mod cache;

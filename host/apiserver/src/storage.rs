@@ -95,7 +95,7 @@ pub(crate) fn decode(value: &Bytes, revision: u64) -> Result<(Object, u32), Stor
 }
 
 /// Joins the JSON and its resourceVersion.
-fn splice(json: &[u8], at: u32, revision: u64) -> Bytes {
+pub(crate) fn splice(json: &[u8], at: u32, revision: u64) -> Bytes {
     let (head, tail) = json.split_at(at as usize);
     let revision = revision.to_string();
     let mut out = BytesMut::with_capacity(json.len() + 24 + revision.len());

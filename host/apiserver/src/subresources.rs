@@ -1,4 +1,4 @@
-//! Subresources that are objects of another kind: scale, binding, token, finalize.
+//! Subresources that are objects of another kind: scale, token, finalize.
 
 use crate::core::{Core, RequestCx, Target, rfc3339};
 use crate::decode;
@@ -6,7 +6,6 @@ use crate::managed::WriteKind;
 use crate::metadata;
 use crate::query::WriteQuery;
 use crate::registry::{ScalePaths, SubresourceKind, at, find};
-use crate::status;
 use crate::token::{KubernetesClaim, Reference};
 use crate::write::{Part, Wish, modified};
 use bytes::Bytes;
@@ -70,100 +69,6 @@ impl Core {
         };
         let written = self.update(cx, target, Part::Field, false, query, &transform).await?;
         scale_object(&written.object.to_value(), paths)
-    }
-
-    /// POST of a binding: puts a pod on a node.
-    pub(crate) async fn bind(
-        &self,
-        cx: &RequestCx,
-        target: &Target<'_>,
-        body: &Value,
-        query: &WriteQuery,
-    ) -> Result<Status, Status> {
-        let named = metadata::text(body, "name");
-        if !named.is_empty() && named != target.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({named}) does not match the name on the URL ({})",
-                target.name
-            )));
-        }
-        let namespace = metadata::text(body, "namespace");
-        if !namespace.is_empty() && namespace != target.namespace {
-            return Err(Status::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
-        let node = at(body, &["target", "name"]).and_then(Value::as_str).unwrap_or_default();
-        let kind = at(body, &["target", "kind"]).and_then(Value::as_str).unwrap_or_default();
-        let mut faults = Vec::new();
-        let path = field::Path::new("target");
-        if !matches!(kind, "" | "Node") {
-            faults.push(field::not_supported(&path.child("kind"), kind, &["Node", "<empty>"]));
-        }
-        if node.is_empty() {
-            faults.push(field::required(&path.child("name"), ""));
-        }
-        if !faults.is_empty() {
-            return Err(Status::invalid("", "Binding", target.name, faults));
-        }
-        let uid = metadata::text(body, "uid").to_owned();
-        let version =
-            crate::query::resource_version(metadata::text(body, "resourceVersion"))?.filter(|v| *v != 0);
-        let annotations = at(body, &["metadata", "annotations"]).and_then(Value::as_object).cloned();
-        let labels = at(body, &["metadata", "labels"]).and_then(Value::as_object).cloned();
-        let now = cx.timestamp();
-        let refuse = |why: String| {
-            let mut status = Status::conflict(&target.row.gvr, target.name, &why);
-            status.message =
-                format!("Operation cannot be fulfilled on pods/binding \"{}\": {why}", target.name);
-            status
-        };
-        let transform = |old: Option<&Value>| {
-            let old = old.ok_or_else(|| target.not_found())?;
-            if !uid.is_empty() && uid != metadata::text(old, "uid") {
-                return Err(refuse(format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                    metadata::text(old, "uid")
-                )));
-            }
-            if !metadata::text(old, "deletionTimestamp").is_empty() {
-                return Err(refuse(format!(
-                    "pod {} is being deleted, cannot be assigned to a host",
-                    target.name
-                )));
-            }
-            let assigned = at(old, &["spec", "nodeName"]).and_then(Value::as_str).unwrap_or_default();
-            if !assigned.is_empty() {
-                return Err(refuse(format!("pod {} is already assigned to node {assigned:?}", target.name)));
-            }
-            if at(old, &["spec", "schedulingGates"]).and_then(Value::as_array).is_some_and(|g| !g.is_empty())
-            {
-                return Err(refuse(format!("pod {} has non-empty .spec.schedulingGates", target.name)));
-            }
-            let mut pod = old.clone();
-            let meta = metadata::of(&mut pod)?;
-            match version {
-                Some(version) => meta.insert("resourceVersion".to_owned(), version.to_string().into()),
-                None => meta.remove("resourceVersion"),
-            };
-            for (key, extra) in [("annotations", &annotations), ("labels", &labels)] {
-                let Some(extra) = extra else { continue };
-                let slot = meta.entry(key).or_insert_with(|| Value::Object(Map::new()));
-                if let Value::Object(map) = slot {
-                    map.extend(extra.iter().map(|(k, v)| (k.clone(), v.clone())));
-                }
-            }
-            set_at(&mut pod, &["spec", "nodeName"], node.into());
-            set_condition(
-                &mut pod,
-                json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}),
-            );
-            Ok(Wish { object: pod, kind: WriteKind::Update })
-        };
-        self.update(cx, target, Part::Field, false, query, &transform).await?;
-        let mut done = status::success(None);
-        done.code = 201;
-        Ok(done)
     }
 
     /// PUT of `finalize`: the finalizers of a namespace's spec; the last one gone removes it.
@@ -404,7 +309,7 @@ fn patch_scale(object: &Value, paths: &ScalePaths, kind: PatchType, body: &Bytes
     Ok(scale)
 }
 
-fn set_at(object: &mut Value, path: &[&str], value: Value) {
+pub(crate) fn set_at(object: &mut Value, path: &[&str], value: Value) {
     let mut here = object;
     for key in path {
         if !here.is_object() {

@@ -1,6 +1,7 @@
 //! The server as clients see it: real HTTPS over the store in memory.
 
 mod auth;
+mod bindings;
 mod crds;
 mod deletion;
 mod eviction;

@@ -4,7 +4,7 @@
 //! else was faster and the client did not insist on a revision.
 
 use crate::admission::Operation;
-use crate::cache::Entry;
+use crate::cache::{Draft, Entry};
 use crate::core::{Core, RequestCx, Target, converts, set_type, stored_row};
 use crate::managed::{self, WriteKind};
 use crate::metadata;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// How often an update is tried against a moving object.
-const ATTEMPTS: usize = 16;
+pub(crate) const ATTEMPTS: usize = 16;
 /// How often a generated name may be taken.
 const NAME_ATTEMPTS: usize = 8;
 
@@ -54,7 +54,7 @@ pub(crate) struct Wish {
 }
 
 /// The outcome of a store transaction on one key.
-enum Commit {
+pub(crate) enum Commit {
     Done(Arc<Entry>),
     Lost(Option<Arc<Entry>>),
 }
@@ -392,28 +392,38 @@ impl Core {
     }
 
     /// Writes the object where its key is still at `revision` (0: does not exist).
-    async fn commit(&self, target: &Target<'_>, object: &Value, revision: u64) -> Result<Commit, Status> {
+    pub(crate) async fn commit(
+        &self,
+        target: &Target<'_>,
+        object: &Value,
+        revision: u64,
+    ) -> Result<Commit, Status> {
         let row = target.row;
-        let stored = if converts(row) {
+        // The fields of a type that is defined at run time may be others in a moment.
+        let declared = self.shelf(row)?.fields();
+        let declared = row.custom.is_none().then_some(declared);
+        let draft = if converts(row) {
             let mut value = object.clone();
             row.strategy.to_storage(&mut value);
             set_type(&mut value, stored_row(row));
-            storage::encode(&value)
+            Draft::new(&value, declared)
         } else {
-            storage::encode(object)
+            Draft::new(object, declared)
         };
-        let value = stored.map_err(|e| status::from_storage(&e))?;
+        let draft = draft.map_err(|e| status::from_storage(&e))?;
         let prefix = row.storage().ok_or_else(status::method_not_allowed)?;
         let key = storage::key(prefix, if row.namespaced { target.namespace } else { "" }, target.name);
+        let announced = self.cache.announce(key.clone(), draft);
         let txn = Txn {
             compares: vec![Compare::ModRevision { key: key.clone(), revision }],
-            success: vec![Op::Put { key: key.clone(), value: value.clone() }],
+            success: vec![Op::Put { key: key.clone(), value: announced.draft().value().clone() }],
             failure: vec![Op::Get { key }],
         };
         let result = self.store.txn(txn).await.map_err(|e| status::from_store(&e))?;
         if result.succeeded {
-            let entry = Entry::decode(&value, result.revision).map_err(|e| status::from_storage(&e))?;
-            return Ok(Commit::Done(Arc::new(entry)));
+            return Ok(Commit::Done(
+                announced.draft().at(result.revision).map_err(|e| status::from_storage(&e))?,
+            ));
         }
         let found = match result.results.into_iter().next() {
             Some(OpResult::Get(Some(kv))) => Some(Arc::new(
@@ -462,7 +472,7 @@ pub(crate) fn modified(target: &Target<'_>) -> Status {
     )
 }
 
-fn refuse(row: &Resource, object: &Value, faults: Vec<Cause>) -> Result<(), Status> {
+pub(crate) fn refuse(row: &Resource, object: &Value, faults: Vec<Cause>) -> Result<(), Status> {
     if faults.is_empty() {
         return Ok(());
     }
@@ -522,7 +532,7 @@ fn with_revision(mut object: Value, revision: u64) -> Value {
     object
 }
 
-fn options(kind: &str, query: &WriteQuery) -> Value {
+pub(crate) fn options(kind: &str, query: &WriteQuery) -> Value {
     let mut out = json!({"apiVersion": "meta.k8s.io/v1", "kind": kind});
     if let Value::Object(map) = &mut out {
         if query.dry_run {

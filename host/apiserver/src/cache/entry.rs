@@ -23,6 +23,12 @@ impl Entry {
         Ok(Self { object: Arc::new(object), splice, fields: OnceLock::new() })
     }
 
+    /// From what its writer knows.
+    pub(super) fn from_parts(object: Object, splice: u32, fields: Option<Box<[Box<str>]>>) -> Self {
+        let fields = fields.map(OnceLock::from).unwrap_or_default();
+        Self { object: Arc::new(object), splice, fields }
+    }
+
     /// The same without what was derived.
     pub(crate) fn renewed(&self) -> Self {
         Self { object: self.object.clone(), splice: self.splice, fields: OnceLock::new() }
@@ -39,8 +45,7 @@ impl Entry {
             if declared.is_empty() {
                 return Box::default();
             }
-            let body = self.object.to_value();
-            declared.iter().map(|f| field_value(f, &body).into()).collect()
+            field_values(declared, &self.object.to_value())
         })
     }
 
@@ -51,6 +56,11 @@ impl Entry {
             Err(_) => self.object.clone(),
         }
     }
+}
+
+/// The values of all fields of an object, in their order.
+pub(super) fn field_values(declared: &[SelectableField], body: &Value) -> Box<[Box<str>]> {
+    declared.iter().map(|f| field_value(f, body).into()).collect()
 }
 
 /// The value of a field of an object, as field selectors compare it.

@@ -111,12 +111,11 @@ impl Shelf {
     }
 
     /// Applies changes in revision order.
-    pub(crate) fn apply<'k>(&self, events: impl Iterator<Item = (&'k str, u64, Option<Entry>)>) {
+    pub(crate) fn apply<'k>(&self, events: impl Iterator<Item = (&'k str, u64, Option<Arc<Entry>>)>) {
         let declared = self.fields();
         let now = Instant::now();
         let mut state = self.state.write();
         for (key, revision, new) in events {
-            let new = new.map(Arc::new);
             let old = match &new {
                 Some(entry) => match state.objects.get_mut(key) {
                     Some(slot) => Some(std::mem::replace(slot, entry.clone())),

@@ -17,7 +17,7 @@ fn entry(name: &str, node: &str, revision: u64) -> Entry {
 
 fn put(shelf: &Shelf, name: &str, node: &str, revision: u64) {
     let key = format!("d/{name}");
-    shelf.apply([(key.as_str(), revision, Some(entry(name, node, revision)))].into_iter());
+    shelf.apply([(key.as_str(), revision, Some(Arc::new(entry(name, node, revision))))].into_iter());
 }
 
 fn on_node(node: &str) -> Filter {
