@@ -23,7 +23,7 @@ mod scheduler;
 pub(crate) use admission::{is_asked, request as admission_request};
 pub(crate) use controller::request as reconcile_request;
 pub use diff::difference;
-pub(crate) use scheduler::Stage;
+pub(crate) use scheduler::{Judged, Stage};
 
 use crate::record::Failure;
 use crate::workbench::Workbench;

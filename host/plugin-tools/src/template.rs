@@ -2,7 +2,7 @@
 //!
 //! A language is a folder `templates/LANGUAGE` with `language.json`, which becomes the `orlop-plugin.json`
 //! of the new folder (see [`crate::project`]), a folder `all` for every kind, and a folder for each kind of
-//! plugin that it has. In the files, and in their names, these are replaced:
+//! plugin that it has; the latter's files replace those of the same name. In the files, and in their names, these are replaced:
 //!
 //! | text | by |
 //! |---|---|
@@ -152,22 +152,17 @@ impl New {
         }
         let fill = |text: &str| words.iter().fold(text.to_owned(), |t, (from, to)| t.replace(from, to));
         let mut files = BTreeMap::new();
-        for (path, bytes) in TEMPLATES {
-            let Some(rest) = path.strip_prefix(language).and_then(|p| p.strip_prefix('/')) else { continue };
-            let name = if rest == "language.json" {
-                "orlop-plugin.json"
-            } else if let Some(file) =
-                ["all", kind].iter().find_map(|f| rest.strip_prefix(f)?.strip_prefix('/'))
-            {
-                file
-            } else {
-                continue;
-            };
-            let filled = match std::str::from_utf8(bytes) {
-                Ok(text) => fill(text).into_bytes(),
-                Err(_) => bytes.to_vec(),
-            };
-            files.insert(fill(name), filled);
+        // What is of the kind goes before what is of the language.
+        for (from, to) in [("language.json", "orlop-plugin.json"), ("all/", ""), (&format!("{kind}/"), "")] {
+            for (path, bytes) in TEMPLATES {
+                let rest = path.strip_prefix(language).and_then(|p| p.strip_prefix('/'));
+                let Some(name) = rest.and_then(|p| p.strip_prefix(from)) else { continue };
+                let filled = match std::str::from_utf8(bytes) {
+                    Ok(text) => fill(text).into_bytes(),
+                    Err(_) => bytes.to_vec(),
+                };
+                files.insert(fill(&format!("{to}{name}")), filled);
+            }
         }
         for (path, bytes) in WIT {
             if let Some(file) = path.strip_prefix(kind).and_then(|p| p.strip_prefix('/')) {

@@ -1,7 +1,7 @@
 //! The calls that are measured.
 
 use super::{BenchError, synthetic};
-use crate::golden::{Golden, GoldenError, Stage, list};
+use crate::golden::{Golden, GoldenError, Judged, Stage, list};
 use crate::record::{Call, Delta, Outcome};
 use crate::tap::{Sink, Tap};
 use crate::workbench::{Guest, Workbench};
@@ -65,6 +65,14 @@ fn failed(hook: &str, error: impl ToString) -> BenchError {
     BenchError::Failed { hook: hook.to_owned(), message: error.to_string() }
 }
 
+/// A class of pods, and what `prepare` said of it.
+struct Class {
+    id: u32,
+    pod: String,
+    skips_filter: bool,
+    skips_score: bool,
+}
+
 /// One input on its stage, with the plugin up to date.
 struct Set {
     stage: Stage,
@@ -83,15 +91,18 @@ impl Set {
     }
 
     /// The classes of the input's pods, opened; those that the plugin refuses are left out.
-    fn classes(&mut self, test: &Golden) -> Result<Vec<(u32, String)>, BenchError> {
+    fn classes(&mut self, test: &Golden) -> Result<Vec<Class>, BenchError> {
         let input = self.input.clone();
-        let mut out: Vec<(u32, String)> = Vec::new();
+        let mut out: Vec<Class> = Vec::new();
         for pod in list(&input, "pods").map_err(|e| malformed(test, e))?.iter().take(MAX_PODS) {
             let facts = self.stage.facts(pod);
-            if let Ok(class) = self.stage.open(&facts)
-                && !out.iter().any(|(known, _)| *known == class)
+            if let Judged::Open(id, prepared) = self.stage.judge(&facts)
+                && !out.iter().any(|known| known.id == id)
             {
-                out.push((class, self.stage.fields(&facts)));
+                let rejected = !prepared["rejected"].is_null();
+                let skips = |field: &str| rejected || prepared[field] == true;
+                let (skips_filter, skips_score) = (skips("skipFilter"), skips("skipScore"));
+                out.push(Class { id, pod: self.stage.fields(&facts), skips_filter, skips_score });
             }
         }
         Ok(out)
@@ -107,22 +118,23 @@ impl Set {
         profile.ask(0, table, true, Instant::now(), question).map_err(|e| failed(hook, e))
     }
 
-    /// What to ask about each class: hook, units, question.
-    fn questions(&self, class: u32, pod: &str) -> Vec<(&'static str, u64, Question)> {
+    /// What a host asks about a class: hook, units, question.
+    fn questions(&self, of: &Class) -> Vec<(&'static str, u64, Question)> {
+        let class = of.id;
         let Some(descriptor) = self.stage.profile.descriptor(0) else { return Vec::new() };
         let Some(open) = self.stage.profile.class(class) else { return Vec::new() };
         let slots = u64::from(self.stage.table.slots());
         let has = |hook| descriptor.hooks.has(hook);
-        let pod: Arc<[u8]> = pod.as_bytes().into();
+        let pod: Arc<[u8]> = of.pod.as_bytes().into();
         let mut out: Vec<(&'static str, u64, Question)> = Vec::new();
         {
             let pod = pod.clone();
             out.push(("prepare", 1, Box::new(move |p| p.prepare(class, &pod).map(drop))));
         }
-        if has(Hooks::FILTER) {
+        if has(Hooks::FILTER) && !of.skips_filter {
             out.push(("filter", slots, Box::new(move |p| p.filter(class, Rows::All).map(drop))));
         }
-        if has(Hooks::SCORE) {
+        if has(Hooks::SCORE) && !of.skips_score {
             match descriptor.normalize {
                 Normalize::None => {
                     out.push(("score", slots, Box::new(move |p| p.score(class, Rows::All).map(drop))));
@@ -146,7 +158,7 @@ impl Set {
         let bit =
             |slot: u32| open.feasible().get(slot as usize / 64).is_some_and(|w| w >> (slot % 64) & 1 == 1);
         let rejected: Vec<u32> = (0..self.stage.table.slots()).filter(|s| !bit(*s)).collect();
-        if has(Hooks::FILTER) && !rejected.is_empty() {
+        if has(Hooks::FILTER) && !of.skips_filter && !rejected.is_empty() {
             let units = rejected.len() as u64;
             out.push(("explain", units, Box::new(move |p| p.explain(class, &rejected).map(drop))));
         }
@@ -200,8 +212,8 @@ pub(super) fn scheduler(
     take: Take<'_>,
 ) -> Result<(), BenchError> {
     let mut set = Set::new(workbench, plugin, test, nodes)?;
-    for (class, pod) in set.classes(test)? {
-        for (hook, units, mut question) in set.questions(class, &pod) {
+    for class in set.classes(test)? {
+        for (hook, units, mut question) in set.questions(&class) {
             let best = set.ask(hook, |plugin| shortest(|| question(plugin)))?;
             take(hook, units, per(best, units));
         }
@@ -223,8 +235,8 @@ pub(super) fn scheduler_fuel(
 ) -> Result<(), BenchError> {
     let mut set = Set::new(workbench, plugin, test, nodes)?;
     let mut questions = Vec::new();
-    for (class, pod) in set.classes(test)? {
-        questions.extend(set.questions(class, &pod));
+    for class in set.classes(test)? {
+        questions.extend(set.questions(&class));
     }
     questions.extend(set.syncs());
     for (hook, units, mut question) in questions {

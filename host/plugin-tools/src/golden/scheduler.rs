@@ -44,7 +44,7 @@ pub(crate) struct Stage {
 }
 
 /// What the plugin says of a pod.
-enum Judged {
+pub(crate) enum Judged {
     /// It gave no answer.
     Failed(String),
     /// Its class, and what `prepare` answered.
@@ -156,15 +156,8 @@ impl Stage {
         String::from_utf8_lossy(&self.profile.fields(0, &pod.value)).into_owned()
     }
 
-    /// Opens the class of a pod and evaluates it. `Err` where the plugin gave no answer.
-    pub(crate) fn open(&mut self, pod: &PodFacts) -> Result<u32, String> {
-        match self.judge(pod) {
-            Judged::Open(class, _) => Ok(class),
-            Judged::Failed(message) => Err(message),
-        }
-    }
-
-    fn judge(&mut self, pod: &PodFacts) -> Judged {
+    /// Opens the class of a pod and evaluates it.
+    pub(crate) fn judge(&mut self, pod: &PodFacts) -> Judged {
         *self.prepared.0.lock() = None;
         let def = self.profile.define(&pod.value);
         let class = self.profile.open(&def);
