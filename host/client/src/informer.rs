@@ -16,6 +16,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// How often a resource that is not served is asked for.
+const NOT_SERVED: Duration = Duration::from_secs(1);
+
 /// Namespace and name.
 pub type Key = (Box<str>, Box<str>);
 
@@ -183,19 +186,28 @@ async fn run(
     cancel: CancellationToken,
 ) {
     let mut backoff = Backoff::new();
+    let mut absent = false;
     while !cancel.is_cancelled() {
         let ended = tokio::select! {
             () = cancel.cancelled() => return,
             ended = list_and_watch(client.as_ref(), &gvr, &options, &writer, &mut backoff) => ended,
         };
-        if let Err(error) = ended
-            && !error.is(Reason::Expired)
-        {
-            tracing::warn!(gvk = %gvr, %error, "informer lost its watch, retrying");
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(backoff.next()) => {}
+        let Err(error) = ended else { continue };
+        let pause = if error.is(Reason::Expired) {
+            continue;
+        } else if error.is_not_found() {
+            if !absent {
+                tracing::info!(gvk = %gvr, "informer waits until the resource is served");
             }
+            NOT_SERVED
+        } else {
+            tracing::warn!(gvk = %gvr, %error, "informer lost its watch, retrying");
+            backoff.next()
+        };
+        absent = error.is_not_found();
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -5,14 +5,17 @@
 
 use crate::framework::ApiResource;
 use crate::paths;
+use crate::served::Served;
+use orlop_apimachinery::gvk::split_api_version;
 use orlop_apimachinery::{Gvr, Object, OwnerReference, Selector};
 use orlop_client::informer::Key as ObjectKey;
 use orlop_client::{ApiClient, Cache, Delta, Informer, ListOptions};
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -108,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) gvr: Gvr,
     pub(crate) cache: Cache,
     hub: Arc<Hub>,
+    /// Ends its informer.
+    cancel: CancellationToken,
 }
 
 /// Ends a subscription when dropped.
@@ -193,11 +198,40 @@ fn parse_selector(gvr: &Gvr, selector: Option<Value>) -> Selector {
     }
 }
 
+fn owner_key(group: &str, kind: &str, uid: &str) -> String {
+    format!("{group}/{kind}/{uid}")
+}
+
+/// Owners that went, the latest ones.
+#[derive(Default)]
+struct Gone {
+    owners: HashSet<Arc<str>>,
+    order: VecDeque<Arc<str>>,
+}
+
+impl Gone {
+    const MOST: usize = 4096;
+
+    fn add(&mut self, owner: &str) {
+        let owner: Arc<str> = owner.into();
+        if !self.owners.insert(owner.clone()) {
+            return;
+        }
+        self.order.push_back(owner);
+        if self.order.len() > Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.owners.remove(&oldest);
+        }
+    }
+}
+
 /// All resources that any controller watches or reads, for one term of leadership.
 pub(crate) struct Caches {
     pub(crate) client: Arc<dyn ApiClient>,
-    resources: Vec<ApiResource>,
+    served: watch::Sender<Arc<Served>>,
     shared: Mutex<HashMap<Gvr, Arc<Shared>>>,
+    gone: Mutex<Gone>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -209,7 +243,8 @@ impl Caches {
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
-        Self { client, resources, shared: Mutex::new(HashMap::new()), tasks, cancel }
+        let (served, _) = watch::channel(Arc::new(Served::new(resources)));
+        Self { client, served, shared: Mutex::default(), gone: Mutex::default(), tasks, cancel }
     }
 
     /// The cache of a resource; its informer is started where there is none.
@@ -222,9 +257,10 @@ impl Caches {
         let handler = hub.clone();
         let informer = Informer::new(self.client.clone(), gvr.clone(), ListOptions::default())
             .with_handler(Box::new(move |delta| handler.change(delta)));
-        let (cache, run) = informer.start(self.cancel.clone());
+        let cancel = self.cancel.child_token();
+        let (cache, run) = informer.start(cancel.clone());
         self.tasks.spawn(run);
-        let shared = Arc::new(Shared { gvr: gvr.clone(), cache, hub });
+        let shared = Arc::new(Shared { gvr: gvr.clone(), cache, hub, cancel });
         all.insert(gvr.clone(), shared.clone());
         shared
     }
@@ -234,36 +270,89 @@ impl Caches {
         self.shared.lock().get(gvr).cloned()
     }
 
-    /// The resources that can be collected and emptied.
-    pub(crate) fn deletable(&self) -> impl Iterator<Item = &ApiResource> {
-        self.resources.iter().filter(|r| r.deletable)
+    /// What the API serves now.
+    pub(crate) fn served(&self) -> Arc<Served> {
+        self.served.borrow().clone()
     }
 
-    /// The resources whose objects own and are owned; as upstream, all but events.
-    pub(crate) fn collectable(&self) -> impl Iterator<Item = &ApiResource> {
-        self.deletable().filter(|r| r.gvr.resource != "events")
+    /// Tells of every change of [`Self::served`] from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Served>> {
+        self.served.subscribe()
     }
 
-    /// The resource of a kind; the version is not compared, since objects are the same in all.
-    pub(crate) fn by_kind(&self, api_version: &str, kind: &str) -> Option<&ApiResource> {
-        let (group, _) = orlop_apimachinery::gvk::split_api_version(api_version);
-        self.resources.iter().find(|r| r.gvk.kind == kind && r.gvk.group == group)
+    /// The API serves this now.
+    pub(crate) fn serve(&self, resources: Vec<ApiResource>) {
+        self.served.send_if_modified(|served| {
+            let differs = served.all() != resources;
+            if differs {
+                *served = Arc::new(Served::new(resources));
+            }
+            differs
+        });
+    }
+
+    /// Ends the informers of what is not served any more and used by nobody.
+    pub(crate) fn sweep(&self) {
+        let served = self.served();
+        self.shared.lock().retain(|gvr, shared| {
+            let stays = Arc::strong_count(shared) > 1 || served.serves(gvr);
+            if !stays {
+                shared.cancel.cancel();
+            }
+            stays
+        });
+    }
+
+    /// Whether an owner was seen to go. Its type may have gone since, and then nobody else can say.
+    pub(crate) fn is_gone(&self, owner: &OwnerReference) -> bool {
+        let (group, _) = split_api_version(&owner.api_version);
+        self.gone.lock().owners.contains(owner_key(group, &owner.kind, &owner.uid).as_str())
+    }
+
+    /// Remembers that an owner went.
+    pub(crate) fn owner_went(&self, gvr: &Gvr, uid: &str) {
+        if let Some(kind) = self.served().kind_of(gvr) {
+            self.gone.lock().add(&owner_key(&gvr.group, kind, uid));
+        }
     }
 
     /// Where an owner lives: its resource, and its namespace as seen from the dependent's.
     /// `None` for a kind that the API does not serve, and for a namespaced owner of a cluster-scoped object.
-    pub(crate) fn locate(&self, owner: &OwnerReference, namespace: &str) -> Option<(&ApiResource, String)> {
-        let resource = self.by_kind(&owner.api_version, &owner.kind)?;
+    pub(crate) fn locate(&self, owner: &OwnerReference, namespace: &str) -> Option<(Gvr, String)> {
+        let served = self.served();
+        let resource = served.by_kind(&owner.api_version, &owner.kind)?;
         if !resource.namespaced {
-            return Some((resource, String::new()));
+            return Some((resource.gvr.clone(), String::new()));
         }
-        (!namespace.is_empty()).then(|| (resource, namespace.to_owned()))
+        (!namespace.is_empty()).then(|| (resource.gvr.clone(), namespace.to_owned()))
     }
 
     /// An owner as the caches know it, with the right uid.
     pub(crate) fn cached_owner(&self, owner: &OwnerReference, namespace: &str) -> Option<Arc<Object>> {
-        let (resource, namespace) = self.locate(owner, namespace)?;
-        let found = self.existing(&resource.gvr)?.cache.get(&namespace, &owner.name)?;
+        let (gvr, namespace) = self.locate(owner, namespace)?;
+        let found = self.existing(&gvr)?.cache.get(&namespace, &owner.name)?;
         (found.uid() == owner.uid.as_ref()).then_some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_neither_served_nor_used_is_not_watched() {
+        static WIDGETS: Gvr = Gvr::new("example.com", "v1", "widgets");
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let client = orlop_testkit::MemoryApi::new().client();
+        let caches = Caches::new(client, Vec::new(), tasks.clone(), cancel.clone());
+        let used = caches.resource(&WIDGETS);
+        caches.sweep();
+        assert!(caches.existing(&WIDGETS).is_some());
+        drop(used);
+        caches.sweep();
+        assert!(caches.existing(&WIDGETS).is_none());
+        tasks.close();
+        tokio::time::timeout(std::time::Duration::from_secs(30), tasks.wait()).await.unwrap();
+        assert!(!cancel.is_cancelled());
     }
 }

@@ -1,15 +1,16 @@
 //! The loop of one controller: take keys, gather their inputs, ask the plugin, apply its plans.
 
 use crate::apply::{Applier, Outcome};
-use crate::cache::{Caches, Shared, Subscription};
+use crate::cache::Caches;
 use crate::declaration::Declaration;
 use crate::events::EventSink;
 use crate::framework::{ControllerSpec, Memo, PluginFailure};
 use crate::inputs::{self, Asked, Item};
-use crate::keys::{Key, Mapper};
+use crate::keys::Key;
 use crate::manager::{Clock, StatusHandle};
 use crate::plan::{Failure, Plan, Response};
 use crate::thread::PluginThread;
+use crate::watches::Watches;
 use orlop_client::{ApiClient, Fence, Leader, WorkQueue};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -104,11 +105,23 @@ impl Controller {
                 return;
             }
         };
-        let Some(_subscriptions) = self.subscribe().await else { return };
+        let watches =
+            Watches::start(&self.name, self.spec.plugin.clone(), self.caches.clone(), self.queue.clone());
+        let Some(mut watches) = watches.await else { return };
         tracing::info!(plugin = %self.name, "started controller");
         let permits = Arc::new(Semaphore::new(KEYS));
         let mut failures = 0;
-        while let Some(keys) = self.queue.get_batch(self.declaration().batch).await {
+        loop {
+            let keys = tokio::select! {
+                keys = self.queue.get_batch(self.declaration().batch) => keys,
+                () = watches.changed() => {
+                    if !watches.follow().await {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let Some(keys) = keys else { return };
             let (asked, items) = self.gather(keys).await;
             let mut rest = asked.into_iter().zip(items).peekable();
             while rest.peek().is_some() {
@@ -162,53 +175,6 @@ impl Controller {
                 }
             }
         }
-    }
-
-    /// Starts all informers and indexes, waits for them, then lets changes become keys.
-    async fn subscribe(&self) -> Option<Vec<Subscription>> {
-        let declaration = self.declaration();
-        let mut used = inputs::prepare(declaration, &self.caches);
-        let mut mappers: Vec<(Arc<Shared>, Mapper)> = Vec::new();
-        for watch in &declaration.watches {
-            let resources = if watch.resource.is_empty() {
-                self.caches.collectable().map(|r| r.gvr.clone()).collect()
-            } else {
-                vec![orlop_apimachinery::Gvr::from_api_version(&watch.api_version, &watch.resource)]
-            };
-            for gvr in resources {
-                let shared = self.caches.resource(&gvr);
-                let mapper = Mapper::new(declaration, watch, gvr, &self.caches, &self.queue);
-                used.push(shared.clone());
-                mappers.push((shared, mapper));
-            }
-        }
-        for shared in &used {
-            let waiting = async {
-                if !shared.cache.synced().await {
-                    return false;
-                }
-                true
-            };
-            let mut waiting = std::pin::pin!(waiting);
-            loop {
-                match tokio::time::timeout(Duration::from_secs(10), &mut waiting).await {
-                    Ok(true) => break,
-                    Ok(false) => return None,
-                    Err(_) => {
-                        tracing::warn!(plugin = %self.name, gvk = %shared.gvr, "still waiting for the cache");
-                    }
-                }
-            }
-        }
-        for name in &declaration.start {
-            self.queue.add(Key::named(name));
-        }
-        Some(
-            mappers
-                .into_iter()
-                .map(|(shared, mapper)| shared.subscribe(move |delta| mapper.change(delta)))
-                .collect(),
-        )
     }
 
     async fn gather(&self, keys: Vec<Key>) -> (Vec<Asked>, Vec<Item>) {

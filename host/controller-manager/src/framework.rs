@@ -88,7 +88,7 @@ impl<F: Fn(&str) -> Arc<dyn ApiClient> + Send + Sync + 'static> Clients for F {
 }
 
 /// One resource that the API serves, as discovery describes it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiResource {
     /// Its plural name.
     pub gvr: Gvr,

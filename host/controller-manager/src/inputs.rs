@@ -5,7 +5,7 @@ use crate::declaration::{Declaration, Input, InputRule};
 use crate::keys::Key;
 use crate::paths;
 use crate::plan::Failure;
-use orlop_apimachinery::Object;
+use orlop_apimachinery::{Object, Status};
 use orlop_client::{ApiError, ListOptions, ResourceRef};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -25,17 +25,10 @@ pub(crate) struct Item {
     pub(crate) object: Option<Arc<Object>>,
 }
 
-/// Starts the informers and indexes that the inputs are read from.
+/// Starts the informers and indexes that the inputs are read from, but those of [`reads_everything`].
 pub(crate) fn prepare(declaration: &Declaration, caches: &Caches) -> Vec<Arc<Shared>> {
     let mut used: Vec<Arc<Shared>> = declaration.primary.iter().map(|p| caches.resource(&p.gvr())).collect();
     for input in &declaration.inputs {
-        if matches!(input.by, InputRule::Dependents {}) {
-            for resource in caches.collectable() {
-                let shared = caches.resource(&resource.gvr);
-                shared.ensure_index(&IndexKind::Owners);
-                used.push(shared);
-            }
-        }
         if input.resource.is_empty() {
             continue;
         }
@@ -55,6 +48,11 @@ pub(crate) fn prepare(declaration: &Declaration, caches: &Caches) -> Vec<Arc<Sha
         used.push(shared);
     }
     used
+}
+
+/// Whether the dependents of any object are asked for, of whatever resource they are.
+pub(crate) fn reads_everything(declaration: &Declaration) -> bool {
+    declaration.inputs.iter().any(|i| matches!(i.by, InputRule::Dependents {}))
 }
 
 fn gvr_of(input: &Input) -> orlop_apimachinery::Gvr {
@@ -248,7 +246,7 @@ fn controllers(caches: &Caches, gvr: &orlop_apimachinery::Gvr, objects: &[Arc<Ob
     let mut found = Vec::new();
     for object in objects {
         let Some(owner) = object.controller_ref() else { continue };
-        let here = caches.locate(owner, object.namespace()).is_some_and(|(resource, _)| resource.gvr == *gvr);
+        let here = caches.locate(owner, object.namespace()).is_some_and(|(found, _)| found == *gvr);
         if here && seen.insert(owner.uid.clone()) {
             found.extend(caches.cached_owner(owner, object.namespace()));
         }
@@ -271,7 +269,7 @@ async fn special(
         InputRule::Dependents {} => {
             let Some(object) = object else { return Ok(Vec::new()) };
             let mut found = Vec::new();
-            for resource in caches.collectable() {
+            for resource in caches.served().collectable() {
                 let Some(shared) = caches.existing(&resource.gvr) else { continue };
                 for dependent in shared.by_index(&IndexKind::Owners, object.uid()) {
                     found.push(json!({
@@ -299,7 +297,7 @@ fn metadata(object: &Object) -> Value {
 
 async fn content(caches: &Caches, namespace: &str) -> Result<Vec<Value>, ApiError> {
     let mut found = Vec::new();
-    for resource in caches.deletable().filter(|r| r.namespaced) {
+    for resource in caches.served().deletable().filter(|r| r.namespaced) {
         let options = ListOptions { namespace: namespace.to_owned(), ..ListOptions::default() };
         let list = match caches.client.list(&resource.gvr, &options).await {
             Ok(list) => list,
@@ -320,6 +318,12 @@ async fn content(caches: &Caches, namespace: &str) -> Result<Vec<Value>, ApiErro
     Ok(found)
 }
 
+/// Whether the server says that an object of this name is not there, and not that its type is not.
+fn is_about(error: &ApiError, name: &str) -> bool {
+    let named = |s: &Status| s.details.as_ref().is_some_and(|d| d.name == name);
+    error.is_not_found() && matches!(error, ApiError::Status(status) if named(status))
+}
+
 /// Each owner reference with its object: as cached, or read from the API where the cache lacks it.
 async fn owners(caches: &Caches, object: &Object) -> Result<Vec<Value>, ApiError> {
     let mut found = Vec::new();
@@ -328,16 +332,25 @@ async fn owners(caches: &Caches, object: &Object) -> Result<Vec<Value>, ApiError
             "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid,
             "controller": owner.controller, "blockOwnerDeletion": owner.block_owner_deletion,
         });
-        let Some((resource, namespace)) = caches.locate(owner, object.namespace()) else {
-            found.push(json!({"reference": reference, "state": "Unknown"}));
+        let unknown = || {
+            let state = if caches.is_gone(owner) { "Absent" } else { "Unknown" };
+            json!({"reference": reference, "state": state})
+        };
+        let Some((gvr, namespace)) = caches.locate(owner, object.namespace()) else {
+            found.push(unknown());
             continue;
         };
         let cached = caches.cached_owner(owner, object.namespace());
         let owner_object = match cached {
             Some(cached) => Some(cached),
-            None => match caches.client.get(ResourceRef::new(&resource.gvr, &namespace, &owner.name)).await {
+            None => match caches.client.get(ResourceRef::new(&gvr, &namespace, &owner.name)).await {
                 Ok(live) => (live.uid() == owner.uid.as_ref()).then_some(live),
-                Err(error) if error.is_not_found() => None,
+                Err(error) if is_about(&error, &owner.name) => None,
+                // The type went meanwhile: whether its object is there is not known.
+                Err(error) if error.is_not_found() => {
+                    found.push(unknown());
+                    continue;
+                }
                 Err(error) => return Err(error),
             },
         };

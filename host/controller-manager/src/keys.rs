@@ -45,6 +45,8 @@ pub(crate) struct Mapper {
     changed: Option<Paths>,
     namespace: String,
     primary: Option<Arc<Shared>>,
+    /// Of the first step of [`KeyRule::Controller`].
+    between: Vec<Arc<Shared>>,
     caches: Arc<Caches>,
     queue: WorkQueue<Key>,
 }
@@ -59,6 +61,7 @@ impl Mapper {
         queue: &WorkQueue<Key>,
     ) -> Self {
         let primary = declaration.primary.as_ref().map(|p| caches.resource(&p.gvr()));
+        let mut between = Vec::new();
         for rule in &watch.keys {
             match (rule, &primary) {
                 (KeyRule::Selectors { .. }, Some(primary)) => primary.ensure_index(&IndexKind::Namespace),
@@ -66,7 +69,7 @@ impl Mapper {
                     primary.ensure_index(&IndexKind::Field(path.clone()));
                 }
                 (KeyRule::Controller { then: Some(then), .. }, _) => {
-                    caches.resource(&Gvr::from_api_version(&then.api_version, &then.resource));
+                    between.push(caches.resource(&Gvr::from_api_version(&then.api_version, &then.resource)));
                 }
                 (KeyRule::Ownership {}, _) => caches.resource(&watched).ensure_index(&IndexKind::Owners),
                 _ => {}
@@ -79,6 +82,7 @@ impl Mapper {
             changed,
             namespace: watch.namespace.clone(),
             primary,
+            between,
             caches: caches.clone(),
             queue: queue.clone(),
         }
@@ -173,8 +177,8 @@ impl Mapper {
             return;
         };
         let gvr = Gvr::from_api_version(&then.api_version, &then.resource);
-        let between = self.caches.existing(&gvr).and_then(|s| s.cache.get(object.namespace(), &owner.name));
-        if let Some(between) = between
+        let between = self.between.iter().find(|s| s.gvr == gvr);
+        if let Some(between) = between.and_then(|s| s.cache.get(object.namespace(), &owner.name))
             && let Some(owner) = between.controller_ref()
             && *owner.kind == *then.kind
         {
@@ -202,17 +206,19 @@ impl Mapper {
             if finalizing && began {
                 self.dependents(new);
             }
-        } else if let Some(old) = &delta.old {
-            self.dependents(old);
+        } else if let Some(old) = &delta.old
+            && self.dependents(old)
+        {
+            self.caches.owner_went(&self.watched, old.uid());
         }
         for object in delta.old.iter().chain(&delta.new) {
             for owner in &object.meta().owner_references {
                 let Some(found) = self.caches.cached_owner(owner, object.namespace()) else { continue };
                 if found.is_being_deleted()
                     && found.meta().finalizers.iter().any(|f| **f == *"foregroundDeletion")
-                    && let Some((resource, _)) = self.caches.locate(owner, object.namespace())
+                    && let Some((gvr, _)) = self.caches.locate(owner, object.namespace())
                 {
-                    self.queue.add(key_of(&resource.gvr, &found));
+                    self.queue.add(key_of(&gvr, &found));
                     // Where the owner's foreground deletion began after this dependent was looked at.
                     if let Some(new) = &delta.new {
                         self.queue.add(key_of(&self.watched, new));
@@ -222,13 +228,17 @@ impl Mapper {
         }
     }
 
-    fn dependents(&self, owner: &Object) {
-        for resource in self.caches.collectable() {
+    /// Whether there are any.
+    fn dependents(&self, owner: &Object) -> bool {
+        let mut any = false;
+        for resource in self.caches.served().collectable() {
             let Some(shared) = self.caches.existing(&resource.gvr) else { continue };
             for dependent in shared.by_index(&IndexKind::Owners, owner.uid()) {
                 self.queue.add(key_of(&resource.gvr, &dependent));
+                any = true;
             }
         }
+        any
     }
 }
 

@@ -27,7 +27,9 @@ mod inputs;
 mod keys;
 mod manager;
 mod paths;
+mod served;
 mod thread;
+mod watches;
 
 pub use declaration::{Declaration, DeclarationError, Grant};
 pub use framework::{

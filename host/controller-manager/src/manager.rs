@@ -4,14 +4,15 @@
 //! were begun finish, then starts the new revision on a new queue with every object as a key: a
 //! plugin has no state to migrate.
 
-use crate::cache::Caches;
+use crate::cache::{Caches, Shared, Subscription};
 use crate::controller::Controller;
 use crate::framework::{ApiResource, Clients, ControllerSpec};
+use orlop_apimachinery::Gvr;
 use orlop_client::{ApiClient, Fence, Leader, LeaderConfig, LeaderElector, Leadership};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,7 +20,8 @@ use tokio_util::task::TaskTracker;
 /// Milliseconds since 1970, handed to plugins as their only clock.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// Asked for what the API serves whenever a term of leadership begins.
+/// Asked for what the API serves whenever a term of leadership begins, and whenever a
+/// CustomResourceDefinition changes.
 pub type Resources = Arc<dyn Fn() -> Vec<ApiResource> + Send + Sync>;
 
 /// How the manager runs.
@@ -180,6 +182,8 @@ impl ControllerManager {
         let tasks = TaskTracker::new();
         let watching = CancellationToken::new();
         let caches = Arc::new(Caches::new(client, (self.resources)(), tasks.clone(), watching.clone()));
+        let defined = Arc::new(Notify::new());
+        let _definitions = definitions(&caches, &defined);
         let mut specs = self.specs.subscribe();
         let mut running: BTreeMap<String, Running> = BTreeMap::new();
         loop {
@@ -192,6 +196,7 @@ impl ControllerManager {
             for name in stale {
                 if let Some(old) = running.remove(&name) {
                     self.stop(&name, old).await;
+                    caches.sweep();
                 }
             }
             for (name, spec) in wanted {
@@ -201,6 +206,7 @@ impl ControllerManager {
             }
             tokio::select! {
                 () = term.cancelled() => break,
+                () = defined.notified() => caches.serve((self.resources)()),
                 changed = specs.changed() => if changed.is_err() { break },
             }
         }
@@ -249,6 +255,15 @@ impl ControllerManager {
             status.running = false;
         }
     }
+}
+
+/// Tells of every change of a CustomResourceDefinition, where the API serves them.
+fn definitions(caches: &Caches, defined: &Arc<Notify>) -> Option<(Arc<Shared>, Subscription)> {
+    static DEFINITIONS: Gvr = Gvr::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    let shared = caches.served().serves(&DEFINITIONS).then(|| caches.resource(&DEFINITIONS))?;
+    let defined = defined.clone();
+    let subscription = shared.subscribe(move |_| defined.notify_one());
+    Some((shared, subscription))
 }
 
 fn same(a: &ControllerSpec, b: &ControllerSpec) -> bool {

@@ -27,6 +27,7 @@ use orlop_scheduler::{Clients, Scheduler, SchedulerOptions};
 use policy_file::PolicyFile;
 use roles::Roles;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -157,7 +158,10 @@ fn clients_of(api: &Arc<ApiServer>) -> Arc<impl Fn(&str) -> Arc<dyn ApiClient> +
 fn controllers(api: &Arc<ApiServer>, identity: &str) -> ControllerManager {
     let clients = clients_of(api);
     let resources = Arc::new(|| {
+        let mut seen = BTreeSet::new();
         let served = served().filter(|r| r.storage().is_some() && r.verbs.contains(&"list"));
+        // The objects of a custom resource are the same in all its versions.
+        let served = served.filter(|r| r.custom.is_none() || seen.insert(r.storage()));
         let described = served.map(|r| ApiResource {
             gvr: r.gvr.clone(),
             gvk: r.gvk(),

@@ -9,7 +9,7 @@ use orlop_testkit::Verb;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-type Answer = fn(&Value) -> Result<Vec<u8>, PluginFailure>;
+pub(crate) type Answer = fn(&Value) -> Result<Vec<u8>, PluginFailure>;
 
 struct Broken {
     declaration: Declaration,
@@ -37,11 +37,16 @@ impl ControllerInstance for Instance {
 fn broken(name: &str, grants: Vec<Grant>, answer: Answer) -> ControllerSpec {
     let declaration = json!({"name": name, "primary": {"apiVersion": "v1", "resource": "pods"},
         "watches": [{"apiVersion": "v1", "resource": "pods", "keys": [{"by": "self"}]}]});
-    let declaration = Declaration::parse(&declaration).unwrap();
+    declared(&declaration, grants, answer)
+}
+
+/// A plugin that answers what it is told to.
+pub(crate) fn declared(declaration: &Value, grants: Vec<Grant>, answer: Answer) -> ControllerSpec {
+    let declaration = Declaration::parse(declaration).unwrap();
     ControllerSpec::new(Arc::new(Broken { declaration, answer }), grants)
 }
 
-fn plans(request: &Value, plan: &Value) -> Vec<u8> {
+pub(crate) fn plans(request: &Value, plan: &Value) -> Vec<u8> {
     let plans: Vec<&Value> = request["items"].as_array().unwrap().iter().map(|_| plan).collect();
     json!({"plans": plans}).to_string().into_bytes()
 }

@@ -4,7 +4,7 @@ use orlop_apimachinery::{Gvk, Gvr, Object};
 use orlop_client::{ApiClient, WatchEvent, WatchOptions};
 use orlop_controller_manager::{
     ApiResource, ControllerInstance, ControllerManager, ControllerPlugin, ControllerSpec, Declaration, Grant,
-    ManagerOptions, PluginFailure,
+    ManagerOptions, PluginFailure, Resources,
 };
 use orlop_sdk::controller::{Controller, serve};
 use orlop_testkit::MemoryApi;
@@ -61,7 +61,7 @@ pub(crate) fn plugin<C: Controller>(manifest: &str, config: &str) -> ControllerS
 }
 
 /// Resources of the test cluster.
-fn resources() -> Vec<ApiResource> {
+pub(crate) fn resources() -> Vec<ApiResource> {
     let resource = |group, resource, kind, namespaced| ApiResource {
         gvr: Gvr::new(group, "v1", resource),
         gvk: Gvk::new(group, "v1", kind),
@@ -104,11 +104,20 @@ impl Cluster {
 
     /// Starts over an API that there is.
     pub(crate) fn over(api: MemoryApi, specs: Vec<ControllerSpec>, with_node: bool) -> Self {
+        Self::serving(api, specs, with_node, Arc::new(resources))
+    }
+
+    /// Starts over an API that serves what `served` says at the moment.
+    pub(crate) fn serving(
+        api: MemoryApi,
+        specs: Vec<ControllerSpec>,
+        with_node: bool,
+        served: Resources,
+    ) -> Self {
         let cancel = CancellationToken::new();
         let client = api.client();
         let clients = move |_user: &str| -> Arc<dyn ApiClient> { client.clone() };
-        let manager =
-            ControllerManager::new(Arc::new(clients), Arc::new(resources), ManagerOptions::new("test"));
+        let manager = ControllerManager::new(Arc::new(clients), served, ManagerOptions::new("test"));
         for spec in specs {
             manager.apply(spec);
         }

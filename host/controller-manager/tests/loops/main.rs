@@ -6,6 +6,7 @@ mod budgets;
 mod cleaning;
 mod faults;
 mod harness;
+mod later;
 mod namespaces;
 mod nodes;
 mod services;

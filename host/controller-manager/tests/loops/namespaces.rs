@@ -59,7 +59,8 @@ async fn a_namespace_is_emptied_pods_first() {
     let mut web = deployment("web", 3, "a");
     web["metadata"]["namespace"] = json!("shop");
     cluster.api.put(&DEPLOYMENTS, web).unwrap();
-    cluster.until("it has pods", || cluster.pods().len() == 3).await;
+    let account = || cluster.api.peek(&ACCOUNTS, "shop", "default").is_some();
+    cluster.until("it has pods and an account", || cluster.pods().len() == 3 && account()).await;
     let held = cluster.pods()[0]["metadata"]["name"].as_str().unwrap().to_owned();
     cluster.api.modify(&PODS, "shop", &held, |p| p["metadata"]["finalizers"] = json!(["example.com/held"]));
     // As NamespaceLifecycle does.
@@ -96,7 +97,7 @@ async fn a_namespace_is_emptied_pods_first() {
                 })
         })
         .await;
-    assert!(cluster.api.peek(&ACCOUNTS, "shop", "default").is_some(), "pods go first");
+    assert!(account(), "pods go first");
     cluster.api.modify(&PODS, "shop", &held, |p| p["metadata"]["finalizers"] = json!([]));
     cluster
         .until("it is gone with all that was in it", || {
