@@ -1,70 +1,51 @@
-//! The tutorial, run as a reader would: its blocks in one shell, its promises against what is seen.
+//! The tutorials, each run as a reader would: its blocks in one shell, its promises against what is seen.
+
+mod markdown;
 
 use anyhow::{Context, Result, ensure};
+use markdown::{Block, blocks, fits};
 use orlop_tests::{Cluster, binary, capture, repository};
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
-const TUTORIAL: &str = "docs/tutorials/write-a-scheduling-plugin.md";
+const FOLDER: &str = "docs/tutorials";
 
-/// A fenced block: its language and its lines.
-struct Block {
-    language: String,
-    lines: Vec<String>,
+/// Every tutorial has a test of its own below.
+const TUTORIALS: [&str; 5] = [
+    "schedule-several-pods",
+    "ship-a-plugin",
+    "write-a-controller",
+    "write-a-scheduling-plugin",
+    "write-an-admission-check",
+];
+
+fn read(tutorial: &str) -> Result<Vec<Block>> {
+    let file = repository().join(FOLDER).join(format!("{tutorial}.md"));
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(blocks(&text))
 }
 
-fn blocks(markdown: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut open: Option<Block> = None;
-    for line in markdown.lines() {
-        match (&mut open, line.strip_prefix("```")) {
-            (None, Some(language)) => {
-                open = Some(Block { language: language.to_owned(), lines: Vec::new() });
-            }
-            (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(block), None) => block.lines.push(line.to_owned()),
-            (None, None) => {}
-        }
-    }
-    blocks
+fn names(folder: &Path) -> Result<BTreeSet<String>> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Whether a line is as promised; `…` stands for anything, and any white space for any other.
-fn fits(promise: &str, line: &str) -> bool {
-    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let (promise, line) = (squeeze(promise), squeeze(line));
-    let parts: Vec<&str> = promise.split('…').map(str::trim).collect();
-    let Some((first, others)) = parts.split_first() else { return false };
-    let Some(mut rest) = line.strip_prefix(first) else { return false };
-    for (i, part) in others.iter().enumerate() {
-        if i + 1 == others.len() {
-            return rest.ends_with(part);
-        }
-        let Some(at) = rest.find(part) else { return false };
-        rest = rest.get(at + part.len()..).unwrap_or_default();
-    }
-    rest.is_empty()
+/// What a reader may not leave behind.
+fn state(c: &Cluster) -> Result<String> {
+    let objects = "plugins,namespaces,clusterroles,clusterrolebindings,pods,deployments,configmaps,services";
+    c.kubectl(&["get", objects, "-o", "name"])
 }
 
-#[test]
-fn promises_are_compared() {
-    assert!(fits("a   … c", "a b c"));
-    assert!(fits("… ok", "test x ... ok"));
-    assert!(fits("end…", "end of it"));
-    assert!(!fits("a b", "a b c"));
-    assert!(!fits("a … d", "a b c"));
-    assert!(!fits("… failed", "2 passed"));
-}
-
-#[test]
-fn the_plugin_tutorial_works_as_written() -> Result<()> {
-    let markdown = fs::read_to_string(repository().join(TUTORIAL))?;
-    let blocks = blocks(&markdown);
+/// Runs the blocks of a tutorial in one shell, and compares.
+fn works(tutorial: &str) -> Result<()> {
+    let blocks = read(tutorial)?;
     let mut script = String::from("set -euo pipefail\n");
     for block in blocks.iter().filter(|b| b.language == "sh") {
         script.push_str(&block.lines.join("\n"));
         script.push('\n');
     }
     let c = Cluster::start()?;
+    let before = state(&c)?;
     let root = repository().canonicalize()?;
     let place = c.dir().join("reader");
     fs::create_dir(&place)?;
@@ -83,7 +64,8 @@ fn the_plugin_tutorial_works_as_written() -> Result<()> {
             // Of the tester, for cargo and its registry; what it needs is there, for we were built with it.
             .env("HOME", std::env::var_os("HOME").unwrap_or_default())
             .env("KUBECACHEDIR", c.dir().join("kubectl"))
-            .env("CARGO_TARGET_DIR", root.join("target/tutorial"))
+            // What one author compiled, the others need not.
+            .env("CARGO_TARGET_DIR", root.join("target/author"))
             .env("CARGO_NET_OFFLINE", "true")
             .env("CARGO_TERM_COLOR", "never"),
     )?;
@@ -98,10 +80,67 @@ fn the_plugin_tutorial_works_as_written() -> Result<()> {
         );
     }
     // The end is as the beginning.
-    let policy = |dir: &std::path::Path| fs::read_to_string(dir.join("scheduler.yaml"));
-    ensure!(policy(&c.dir().join("policies"))? == policy(&root.join("policies"))?, "the profile is put back");
-    ensure!(!c.try_kubectl(&["get", "plugin", "disk-type"])?.success, "the plugin is gone");
-    ensure!(fs::read_dir(&place)?.next().is_none(), "the folder is gone");
+    let policies = root.join("policies");
+    for name in names(&policies)? {
+        let same = fs::read(policies.join(&name))? == fs::read(c.dir().join("policies").join(&name))?;
+        ensure!(same, "{name} is not put back");
+    }
+    let after = state(&c)?;
+    ensure!(after == before, "objects are left behind, or missing: {after}\nbefore: {before}");
+    ensure!(names(&place)?.is_empty(), "files are left behind: {:?}", names(&place)?);
     println!("{seen}");
+    Ok(())
+}
+
+#[test]
+fn a_scheduling_plugin() -> Result<()> {
+    works("write-a-scheduling-plugin")
+}
+
+#[test]
+fn several_pods() -> Result<()> {
+    works("schedule-several-pods")
+}
+
+#[test]
+fn a_controller() -> Result<()> {
+    works("write-a-controller")
+}
+
+#[test]
+fn an_admission_check() -> Result<()> {
+    works("write-an-admission-check")
+}
+
+#[test]
+fn shipping() -> Result<()> {
+    works("ship-a-plugin")
+}
+
+#[test]
+fn every_tutorial_is_tested_and_what_it_quotes_is_in_an_example() -> Result<()> {
+    let there = names(&repository().join(FOLDER))?;
+    let known: BTreeSet<String> = TUTORIALS.iter().map(|name| format!("{name}.md")).collect();
+    ensure!(there == known, "in {FOLDER} there are {there:?}, tested are {known:?}");
+    let mut sources = Vec::new();
+    for example in names(&repository().join("examples/plugins"))? {
+        let folder = repository().join("examples/plugins").join(example);
+        for part in [folder.clone(), folder.join("src"), folder.join("tests")] {
+            for file in fs::read_dir(part).into_iter().flatten() {
+                let file = file?.path();
+                if file.is_file() {
+                    sources.push(fs::read_to_string(file)?);
+                }
+            }
+        }
+    }
+    for tutorial in TUTORIALS {
+        for quote in
+            read(tutorial)?.iter().filter(|b| ["rust", "json", "yaml"].contains(&b.language.as_str()))
+        {
+            let found = sources.iter().any(|source| quote.is_in(source));
+            ensure!(found, "{tutorial} quotes what no example says:\n{}", quote.lines.join("\n"));
+        }
+    }
     Ok(())
 }
