@@ -2,6 +2,7 @@
 
 mod admission;
 mod scheduling;
+mod website;
 
 use anyhow::{Context, Result, ensure};
 use orlop_tests::{Cluster, Options, binary, capture, eventually, repository};
