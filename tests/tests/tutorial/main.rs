@@ -32,7 +32,7 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
 
 /// What a reader may not leave behind.
 fn state(c: &Cluster) -> Result<String> {
-    let objects = "plugins,namespaces,clusterroles,clusterrolebindings,pods,deployments,configmaps,services";
+    let objects = "plugins,namespaces,customresourcedefinitions,clusterroles,clusterrolebindings,pods,deployments,configmaps,services";
     c.kubectl(&["get", objects, "-o", "name"])
 }
 
