@@ -3,6 +3,7 @@
 mod fixture;
 mod frozen;
 mod rollout;
+mod scheduling;
 
 use anyhow::{Context, Result, ensure};
 use fixture::{BEYOND, GREED, Guard, RECURSE, REFUSES, SHORT, SPIN, TRAP};
