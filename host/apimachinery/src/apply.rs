@@ -4,7 +4,7 @@
 use crate::gvk::Gvr;
 use crate::managed_fields::field_set::{FieldSet, PathElement, render};
 use crate::managed_fields::typed::{self, View};
-use crate::managed_fields::{Entry, Managed, ManagedFieldsError, Writer, compare, stripped, without_managed};
+use crate::managed_fields::{Entry, Managed, ManagedFieldsError, STRIPPED, Writer, compare, without_managed};
 use crate::schema::{SchemaSet, TypeId};
 use crate::status::{Cause, Details, Reason, Status};
 use serde_json::{Map, Value};
@@ -111,7 +111,7 @@ pub fn apply(
         live.map_or_else(|| Ok(Managed::default()), Managed::decode).map_err(ApplyError::Stored)?;
     let old = live.map_or_else(|| Value::Object(Map::new()), without_managed);
     let root = typed::root(set, id);
-    let mut wanted = typed::field_set(set, id, config).difference(&stripped());
+    let mut wanted = typed::field_set(set, id, config).difference(&STRIPPED);
     if let Some(reset) = reset {
         wanted = wanted.recursive_difference(reset);
     }
@@ -119,7 +119,7 @@ pub fn apply(
     let last = own.and_then(|at| managed.entries.get(at)).map(|e| e.fields.clone()).unwrap_or_default();
     let merged = typed::merge(set, root, &old, config);
     let object = prune(set, root, id, merged, &managed, own, &last, &wanted);
-    let comparison = compare(set, id, &old, &object).without(&stripped(), reset);
+    let comparison = compare(set, id, &old, &object).without(&STRIPPED, reset);
     let changed = comparison.modified.union(&comparison.added);
     // What kubectl applied on the client's side before, it may go on changing.
     let allowed = if force || writer.manager != "kubectl" {

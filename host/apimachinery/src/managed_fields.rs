@@ -6,6 +6,7 @@
 
 use crate::schema::{SchemaSet, TypeId};
 use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 
 pub mod compare;
 pub mod field_set;
@@ -179,10 +180,11 @@ impl Managed {
 
     /// Takes what changed from everybody's sets, and drops managers that have nothing left.
     pub(crate) fn release(&mut self, comparison: &Comparison, keep: Option<usize>) {
-        let taken = comparison.modified.union(&comparison.added);
         for (at, entry) in self.entries.iter_mut().enumerate() {
             if keep != Some(at) {
-                entry.fields = entry.fields.difference(&taken).difference(&comparison.removed);
+                for gone in [&comparison.modified, &comparison.added, &comparison.removed] {
+                    entry.fields.subtract(gone, false);
+                }
             }
         }
     }
@@ -193,7 +195,7 @@ impl Managed {
 }
 
 /// Paths that nobody manages.
-pub(crate) fn stripped() -> FieldSet {
+pub(crate) static STRIPPED: LazyLock<FieldSet> = LazyLock::new(|| {
     let mut set = FieldSet::default();
     for path in [&["apiVersion"][..], &["kind"], &["metadata"]] {
         set.insert_fields(path);
@@ -212,7 +214,7 @@ pub(crate) fn stripped() -> FieldSet {
         set.insert_fields(&["metadata", field]);
     }
     set
-}
+});
 
 /// A copy without `metadata.managedFields`.
 pub(crate) fn without_managed(object: &Value) -> Value {
@@ -254,13 +256,14 @@ pub fn track_update(
         }
     };
     let empty = json!({});
-    let comparison = compare(set, id, live.unwrap_or(&empty), new).without(&stripped(), reset);
+    let comparison = compare(set, id, live.unwrap_or(&empty), new).without(&STRIPPED, reset);
     let own = managed.position(writer, false);
     managed.release(&comparison, own);
-    let taken = comparison.modified.union(&comparison.added);
+    let Comparison { removed, modified, added } = comparison;
+    let taken = modified.join(added);
     match own.and_then(|at| managed.entries.get_mut(at)) {
         Some(entry) => {
-            let fields = entry.fields.difference(&comparison.removed).union(&taken);
+            let fields = entry.fields.difference(&removed).union(&taken);
             if fields != entry.fields || !taken.is_empty() {
                 entry.fields = fields;
                 writer.now.clone_into(&mut entry.time);

@@ -19,12 +19,14 @@ pub struct Comparison {
 impl Comparison {
     /// Without paths that nobody may own: `exact` alone, `reset` with all that is below.
     #[must_use]
-    pub fn without(&self, exact: &FieldSet, reset: Option<&FieldSet>) -> Self {
-        let strip = |set: &FieldSet| {
-            let set = set.difference(exact);
-            reset.map_or_else(|| set.clone(), |reset| set.recursive_difference(reset))
-        };
-        Self { removed: strip(&self.removed), modified: strip(&self.modified), added: strip(&self.added) }
+    pub fn without(mut self, exact: &FieldSet, reset: Option<&FieldSet>) -> Self {
+        for set in [&mut self.removed, &mut self.modified, &mut self.added] {
+            set.subtract(exact, false);
+            if let Some(reset) = reset {
+                set.subtract(reset, true);
+            }
+        }
+        self
     }
 }
 
@@ -119,31 +121,17 @@ impl<'a> Walk<'a> {
     }
 
     fn items(&mut self, view: View<'a>, old: Option<&Value>, new: Option<&Value>) {
-        let group = |list: Option<&Value>| {
-            let mut groups: Vec<(PathElement, Vec<Value>)> = Vec::new();
-            for item in list.and_then(Value::as_array).into_iter().flatten() {
-                let element = item_element(self.set, view, item);
-                match groups.iter_mut().find(|(e, _)| *e == element) {
-                    Some((_, items)) => items.push(item.clone()),
-                    None => groups.push((element, vec![item.clone()])),
-                }
-            }
-            groups
-        };
-        let (old, new) = (group(old), group(new));
-        let find = |groups: &[(PathElement, Vec<Value>)], element: &PathElement| {
-            groups.iter().find(|(e, _)| e == element).map(|(_, items)| items.clone()).unwrap_or_default()
-        };
-        let extra = new.iter().filter(|(e, _)| !old.iter().any(|(o, _)| o == e));
+        let (old, new) = (group(self.set, view, old), group(self.set, view, new));
+        let extra = new.iter().filter(|n| !old.iter().any(|o| o.element == n.element));
         let outer = std::mem::replace(&mut self.by_value, false);
-        for (element, _) in old.iter().chain(extra) {
+        for Items { element, .. } in old.iter().chain(extra) {
             let (before, after) = (find(&old, element), find(&new, element));
             self.path.push(element.clone());
             if before.len() > 1 || after.len() > 1 {
-                let (before, after) = (Value::from(before), Value::from(after));
-                self.leaf(Some(&before), Some(&after));
+                let list = |items: &[&Value]| items.iter().copied().cloned().collect::<Value>();
+                self.leaf(Some(&list(before)), Some(&list(after)));
             } else {
-                let (before, after) = (before.first(), after.first());
+                let (before, after) = (before.first().copied(), after.first().copied());
                 let inner = match (view.item(), before.or(after)) {
                     (Some(node), Some(item)) => typed::view(self.set, Some(node), item),
                     _ => View::Leaf,
@@ -154,6 +142,28 @@ impl<'a> Walk<'a> {
         }
         self.by_value = outer;
     }
+}
+
+/// Items that are told apart by `element`, in their order.
+struct Items<'v> {
+    element: PathElement,
+    items: Vec<&'v Value>,
+}
+
+fn group<'v>(set: &SchemaSet, view: View<'_>, list: Option<&'v Value>) -> Vec<Items<'v>> {
+    let mut groups: Vec<Items<'v>> = Vec::new();
+    for item in list.and_then(Value::as_array).into_iter().flatten() {
+        let element = item_element(set, view, item);
+        match groups.iter_mut().find(|g| g.element == element) {
+            Some(group) => group.items.push(item),
+            None => groups.push(Items { element, items: vec![item] }),
+        }
+    }
+    groups
+}
+
+fn find<'g, 'v>(groups: &'g [Items<'v>], element: &PathElement) -> &'g [&'v Value] {
+    groups.iter().find(|g| g.element == *element).map_or(&[], |g| g.items.as_slice())
 }
 
 fn is_empty(value: Option<&Value>) -> bool {

@@ -111,7 +111,11 @@ impl FieldSet {
     /// Adds a path; the empty path is not added.
     pub fn insert(&mut self, path: &[PathElement]) {
         if let Some((first, rest)) = path.split_first() {
-            let branch = self.entries.entry(first.clone()).or_default();
+            // The steps of a path are there already, but for its last ones.
+            if !self.entries.contains_key(first) {
+                self.entries.insert(first.clone(), Branch::default());
+            }
+            let Some(branch) = self.entries.get_mut(first) else { return };
             if rest.is_empty() {
                 branch.member = true;
             } else {
@@ -177,6 +181,33 @@ impl FieldSet {
         result
     }
 
+    /// Paths of either.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        match (self.is_empty(), other.is_empty()) {
+            (_, true) => self,
+            (true, false) => other,
+            (false, false) => self.union(&other),
+        }
+    }
+
+    /// Takes away the paths of `other`, with what begins with them where `deep`.
+    pub fn subtract(&mut self, other: &Self, deep: bool) {
+        for (element, theirs) in &other.entries {
+            let Some(own) = self.entries.get_mut(element) else { continue };
+            if theirs.member {
+                own.member = false;
+                if deep {
+                    own.below = Self::default();
+                }
+            }
+            own.below.subtract(&theirs.below, deep);
+            if own.is_empty() {
+                self.entries.remove(element);
+            }
+        }
+    }
+
     /// Paths of both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
@@ -189,25 +220,17 @@ impl FieldSet {
     /// Paths that `other` does not have.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        self.combine(other, |own, other| match other {
-            None => Some(own.clone()),
-            Some(other) => Some(Branch {
-                member: own.member && !other.member,
-                below: own.below.difference(&other.below),
-            }),
-        })
+        let mut left = self.clone();
+        left.subtract(other, false);
+        left
     }
 
     /// Paths that neither are in `other` nor begin with one of its paths.
     #[must_use]
     pub fn recursive_difference(&self, other: &Self) -> Self {
-        self.combine(other, |own, other| match other {
-            None => Some(own.clone()),
-            Some(other) if other.member => None,
-            Some(other) => {
-                Some(Branch { member: own.member, below: own.below.recursive_difference(&other.below) })
-            }
-        })
+        let mut left = self.clone();
+        left.subtract(other, true);
+        left
     }
 
     fn combine(&self, other: &Self, with: impl Fn(&Branch, Option<&Branch>) -> Option<Branch>) -> Self {
