@@ -99,9 +99,8 @@ impl PluginAdmission {
         phase: Phase,
         requests: Vec<AdmissionRequest>,
     ) -> (Vec<AdmissionRequest>, Vec<Verdict>) {
-        let count = requests.len();
         let chain = self.chain();
-        let mut cases = Vec::with_capacity(count);
+        let mut cases = Vec::with_capacity(requests.len());
         let mut recalled = true;
         for request in requests {
             let contexts = self.context.prefetch(&chain, phase, &request).await;
@@ -109,13 +108,25 @@ impl PluginAdmission {
             recalled &= case.recall(phase, &chain);
             cases.push(case);
         }
-        if !recalled {
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            self.workers.send(Job { phase, chain, cases, reply }).await;
-            let Ok(answered) = answer.await else { return (Vec::new(), vec![unavailable(); count]) };
-            cases = answered;
+        if recalled {
+            return cases.into_iter().map(|c| (c.request, c.verdict)).unzip();
         }
-        cases.into_iter().map(|c| (c.request, c.verdict)).unzip()
+        self.ask(phase, chain, cases).await
+    }
+
+    async fn ask(
+        &self,
+        phase: Phase,
+        chain: Arc<Chain>,
+        cases: Vec<Case>,
+    ) -> (Vec<AdmissionRequest>, Vec<Verdict>) {
+        let count = cases.len();
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.workers.send(Job { phase, chain, cases, reply }).await;
+        match answer.await {
+            Ok(cases) => cases.into_iter().map(|c| (c.request, c.verdict)).unzip(),
+            Err(_) => (Vec::new(), vec![unavailable(); count]),
+        }
     }
 
     async fn gate(&self, requests: &[AdmissionRequest]) -> Option<Vec<Verdict>> {
@@ -171,10 +182,19 @@ impl Admission for PluginAdmission {
             return refused;
         }
         let chain = self.chain();
-        if !requests.iter().any(|r| chain.matching(Phase::Validate, r).next().is_some()) {
-            return requests.iter().map(|_| Verdict::allow()).collect();
+        let mut contexts = Vec::with_capacity(requests.len());
+        let mut known = Vec::with_capacity(requests.len());
+        for request in requests {
+            let prefetched = self.context.prefetch(&chain, Phase::Validate, request).await;
+            known.push(memo::validated(&chain, request, &prefetched));
+            contexts.push(prefetched);
         }
-        self.run(Phase::Validate, requests.to_vec()).await.1
+        if known.iter().all(Option::is_some) {
+            return known.into_iter().flatten().collect();
+        }
+        let cases = requests.iter().cloned().zip(contexts);
+        let cases = cases.map(|(request, context)| Case::new(request, context, Verdict::allow()));
+        self.ask(Phase::Validate, chain, cases.collect()).await.1
     }
 }
 

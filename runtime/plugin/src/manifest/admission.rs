@@ -19,8 +19,8 @@ pub struct AdmissionManifest {
     /// Whether updates carry the old object too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub old_object: bool,
-    /// Whether an allowing verdict depends on the operation, resource, namespace, `object`, `old-object` and
-    /// `context` alone, so that the host may repeat it for an equal request.
+    /// Whether an allowing verdict depends on the operation, resource, namespace (without one, the name), `object`,
+    /// `old-object` and `context` alone, so that the host may repeat it for an equal request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memoize: bool,
     /// Further objects that the host looks up and sends along.

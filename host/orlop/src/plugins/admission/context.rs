@@ -1,6 +1,7 @@
 //! Objects that plugins declare as context: from informers, and from the store where that is asked for.
 
 use super::chain::Chain;
+use bytes::Bytes;
 use orlop_apimachinery::{Gvr, Object};
 use orlop_apiserver::admission::AdmissionRequest;
 use orlop_client::{ApiClient, Cache, Informer, ListOptions, ResourceRef};
@@ -20,7 +21,7 @@ const POLL: Duration = Duration::from_millis(50);
 const INDEX: &str = "namespace";
 
 /// JSON of one context object, or why it could not be had.
-pub(super) type Fetched = Result<Vec<u8>, String>;
+pub(super) type Fetched = Result<Bytes, String>;
 
 /// What was looked up for one request: (place in the chain, number of the context) → (what name, the JSON).
 pub(super) type Prefetched = HashMap<(usize, usize), (Option<String>, Fetched)>;
@@ -120,21 +121,23 @@ impl ContextSource {
             return Ok(array(&items));
         };
         if name.is_empty() {
-            return Ok(b"null".to_vec());
+            return Ok(Bytes::from_static(b"null"));
         }
         if let Some(object) = cache.as_ref().and_then(|c| c.get(namespace, name)) {
-            return Ok(object.bytes().to_vec());
+            return Ok(object.bytes().clone());
         }
         if cache.is_some() && !context.live {
-            return Ok(b"null".to_vec());
+            return Ok(Bytes::from_static(b"null"));
         }
         let patience = if context.wait_for.iter().any(|n| n == name) { WAIT } else { Duration::ZERO };
         let begin = Instant::now();
         loop {
             match self.client.get(ResourceRef::new(&gvr, namespace, name)).await {
-                Ok(object) => return Ok(object.bytes().to_vec()),
+                Ok(object) => return Ok(object.bytes().clone()),
                 Err(error) if !error.is_not_found() => return Err(error.to_string()),
-                Err(_) if begin.elapsed() >= patience => return Ok(b"null".to_vec()),
+                Err(_) if begin.elapsed() >= patience => {
+                    return Ok(Bytes::from_static(b"null"));
+                }
                 Err(_) => tokio::time::sleep(POLL).await,
             }
         }
@@ -148,7 +151,7 @@ pub(super) fn prefetched(
     i: usize,
     context: &ContextObject,
     request: &AdmissionRequest,
-) -> Option<Vec<u8>> {
+) -> Option<Bytes> {
     let (name, fetched) = prefetched.get(&(at, i))?;
     fetched.as_ref().ok().filter(|_| *name == resolve(context, request)).cloned()
 }
@@ -157,7 +160,7 @@ fn resolve(context: &ContextObject, request: &AdmissionRequest) -> Option<String
     context.resolve(&request.namespace, &request.name, request.object.as_ref().unwrap_or(&Value::Null))
 }
 
-fn array(items: &[Arc<Object>]) -> Vec<u8> {
+fn array(items: &[Arc<Object>]) -> Bytes {
     let mut out = vec![b'['];
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
@@ -166,5 +169,5 @@ fn array(items: &[Arc<Object>]) -> Vec<u8> {
         out.extend_from_slice(item.bytes());
     }
     out.push(b']');
-    out
+    out.into()
 }

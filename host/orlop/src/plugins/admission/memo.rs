@@ -6,10 +6,13 @@
 //!
 //! A memory belongs to one linked revision with one configuration, and goes with it.
 
+use super::chain::{Chain, Link};
+use super::context::{self, Prefetched};
 use super::wire;
+use bytes::Bytes;
 use json_patch::Patch;
-use orlop_plugin::admission::Request;
-use orlop_plugin::manifest::admission::Phase;
+use orlop_apiserver::admission::{AdmissionRequest, Verdict};
+use orlop_plugin::manifest::admission::{AdmissionManifest, Phase};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
@@ -62,74 +65,142 @@ impl Memo {
     }
 }
 
-/// All of a request but its name, its seed and its attributes.
-pub(super) fn key(phase: Phase, request: &Request) -> Key {
+/// All of a request that a plugin may depend on who promises to forget the rest: not its name in a namespace,
+/// its seed and its attributes.
+pub(super) fn key(
+    phase: Phase,
+    manifest: &AdmissionManifest,
+    request: &AdmissionRequest,
+    context: &[Bytes],
+) -> Key {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
     part(&[u8::from(phase == Phase::Mutate), u8::from(request.dry_run)]);
-    part(&request.operation.to_le_bytes());
     for text in [
-        &request.group,
-        &request.version,
-        &request.resource,
+        request.operation.as_str(),
+        &request.gvr.group,
+        &request.gvr.version,
+        &request.gvr.resource,
         &request.subresource,
-        &request.kind,
+        &request.gvk.kind,
         &request.namespace,
+        if request.namespace.is_empty() { &request.name } else { "" },
     ] {
         part(text.as_bytes());
     }
-    part(&request.object);
-    part(&request.old_object);
-    for context in &request.context {
+    part(&wire::object(manifest, request));
+    part(&wire::old_object(manifest, request));
+    for context in context {
         part(context);
     }
     hash.finalize().into()
 }
 
+/// The key of a request whose context objects were looked up before; `None` where the plugin has to be asked.
+pub(super) fn prefetched_key(
+    link: &Link,
+    at: usize,
+    phase: Phase,
+    request: &AdmissionRequest,
+    prefetched: &Prefetched,
+) -> Option<Key> {
+    // What a candidate is compared with must be decided now.
+    if link.trial.is_some() {
+        return None;
+    }
+    let manifest = link.manifest().filter(|m| m.memoize)?;
+    let context = manifest.context.iter().enumerate();
+    let context = context.map(|(i, declared)| context::prefetched(prefetched, at, i, declared, request));
+    Some(key(phase, manifest, request, &context.collect::<Option<Vec<_>>>()?))
+}
+
+/// What the validating plugins said to an equal request; `None` where one of them has to be asked.
+pub(super) fn validated(
+    chain: &Chain,
+    request: &AdmissionRequest,
+    prefetched: &Prefetched,
+) -> Option<Verdict> {
+    let mut verdict = Verdict::allow();
+    for (at, link) in chain.matching(Phase::Validate, request) {
+        let known = link.memo.get(&prefetched_key(link, at, Phase::Validate, request, prefetched)?)?;
+        if known.patch.is_some() {
+            return None;
+        }
+        verdict.warnings.extend(known.warnings.iter().cloned());
+    }
+    Some(verdict)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orlop_apimachinery::{Gvk, Gvr, Object};
+    use orlop_apiserver::UserInfo;
+    use orlop_apiserver::admission::Operation;
+    use serde_json::{Value, json};
 
-    fn request() -> Request {
-        Request {
-            operation: 1,
-            group: String::new(),
-            version: "v1".into(),
-            resource: "pods".into(),
+    fn request() -> AdmissionRequest {
+        AdmissionRequest {
+            uid: "1".into(),
+            operation: Operation::Create,
+            gvr: Gvr::new("", "v1", "pods"),
+            gvk: Gvk::new("", "v1", "Pod"),
             subresource: String::new(),
-            kind: "Pod".into(),
             namespace: "a".into(),
             name: "p".into(),
+            object: Some(json!({"spec": {}})),
+            old_object: None,
+            user: UserInfo::master("me"),
+            options: Value::Null,
             dry_run: false,
-            object: b"{}".to_vec(),
-            old_object: Vec::new(),
-            context: vec![b"null".to_vec()],
-            attributes: b"{}".to_vec(),
-            seed: 1,
         }
+    }
+
+    fn key(phase: Phase, request: &AdmissionRequest, context: &[&'static str]) -> Key {
+        let manifest = json!({"phases": ["mutate"], "rules": [], "projection": ["spec"], "oldObject": true});
+        let manifest = serde_json::from_value(manifest).unwrap();
+        let context: Vec<Bytes> = context.iter().map(|c| Bytes::from_static(c.as_bytes())).collect();
+        super::key(phase, &manifest, request, &context)
     }
 
     #[test]
     fn what_a_verdict_may_depend_on_makes_the_key() {
-        let base = key(Phase::Mutate, &request());
-        let same = Request { name: "q".into(), seed: 2, attributes: b"{\"user\":{}}".to_vec(), ..request() };
-        assert_eq!(key(Phase::Mutate, &same), base);
-        assert_ne!(key(Phase::Validate, &request()), base);
+        let base = key(Phase::Mutate, &request(), &["null"]);
+        let same = AdmissionRequest {
+            name: "q".into(),
+            uid: "2".into(),
+            user: UserInfo::master("you"),
+            options: json!({}),
+            object: Some(json!({"spec": {}, "status": {"unseen": 1}})),
+            ..request()
+        };
+        assert_eq!(key(Phase::Mutate, &same, &["null"]), base);
+        assert_ne!(key(Phase::Validate, &request(), &["null"]), base);
+        let old = Object::from_value(&json!({"metadata": {"name": "p"}, "spec": {}})).unwrap();
         for other in [
-            Request { operation: 2, ..request() },
-            Request { namespace: "b".into(), ..request() },
-            Request { dry_run: true, ..request() },
-            Request { object: b"{\"a\":1}".to_vec(), ..request() },
-            Request { old_object: b"{}".to_vec(), ..request() },
-            Request { context: vec![b"{}".to_vec()], ..request() },
-            Request { context: vec![], ..request() },
-            Request { subresource: "status".into(), ..request() },
+            AdmissionRequest { operation: Operation::Update, ..request() },
+            AdmissionRequest { namespace: "b".into(), ..request() },
+            AdmissionRequest { dry_run: true, ..request() },
+            AdmissionRequest { object: Some(json!({"spec": {"a": 1}})), ..request() },
+            AdmissionRequest { object: None, ..request() },
+            AdmissionRequest { old_object: Some(Arc::new(old)), ..request() },
+            AdmissionRequest { gvr: Gvr::new("", "v1", "nodes"), ..request() },
+            AdmissionRequest { gvk: Gvk::new("", "v1", "Node"), ..request() },
+            AdmissionRequest { subresource: "status".into(), ..request() },
         ] {
-            assert_ne!(key(Phase::Mutate, &other), base);
+            assert_ne!(key(Phase::Mutate, &other, &["null"]), base);
         }
+        assert_ne!(key(Phase::Mutate, &request(), &["{}"]), base);
+        assert_ne!(key(Phase::Mutate, &request(), &[]), base);
+    }
+
+    #[test]
+    fn objects_of_the_cluster_are_told_apart_by_their_names() {
+        let of = |name: &str| AdmissionRequest { namespace: String::new(), name: name.into(), ..request() };
+        assert_ne!(key(Phase::Validate, &of("a"), &[]), key(Phase::Validate, &of("b"), &[]));
     }
 
     #[test]

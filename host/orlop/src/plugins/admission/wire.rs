@@ -1,5 +1,6 @@
 //! Requests on their way into the sandbox, and verdicts on their way out.
 
+use bytes::Bytes;
 use orlop_apimachinery::{Reason, Status};
 use orlop_apiserver::admission::{AdmissionRequest, Operation};
 use orlop_plugin::PluginError;
@@ -12,13 +13,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub(super) fn request(
     manifest: &AdmissionManifest,
     request: &AdmissionRequest,
-    context: Vec<Vec<u8>>,
+    context: Vec<Bytes>,
 ) -> Request {
-    let old_object = match (&request.old_object, manifest.old_object) {
-        (Some(old), true) if manifest.projection.is_empty() => old.bytes().to_vec(),
-        (Some(old), true) => manifest.project(&old.to_value()),
-        _ => Vec::new(),
-    };
     Request {
         operation: match request.operation {
             Operation::Create => operation::CREATE,
@@ -34,11 +30,25 @@ pub(super) fn request(
         namespace: request.namespace.clone(),
         name: request.name.clone(),
         dry_run: request.dry_run,
-        object: request.object.as_ref().map(|o| manifest.project(o)).unwrap_or_default(),
-        old_object,
-        context,
+        object: object(manifest, request),
+        old_object: old_object(manifest, request),
+        context: context.iter().map(|c| c.to_vec()).collect(),
         attributes: attributes(request),
         seed: seed(&request.uid),
+    }
+}
+
+/// What the plugin sees of the object.
+pub(super) fn object(manifest: &AdmissionManifest, request: &AdmissionRequest) -> Vec<u8> {
+    request.object.as_ref().map(|o| manifest.project(o)).unwrap_or_default()
+}
+
+/// What the plugin sees of the stored object.
+pub(super) fn old_object(manifest: &AdmissionManifest, request: &AdmissionRequest) -> Vec<u8> {
+    match (&request.old_object, manifest.old_object) {
+        (Some(old), true) if manifest.projection.is_empty() => old.bytes().to_vec(),
+        (Some(old), true) => manifest.project(&old.to_value()),
+        _ => Vec::new(),
     }
 }
 

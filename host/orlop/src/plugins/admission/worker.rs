@@ -6,14 +6,15 @@
 use super::chain::{Chain, Link};
 use super::context::{ContextSource, Prefetched};
 use super::trial::{self, Decided, Shadow, Trial};
-use super::{context, is_exempt, memo, wire};
+use super::{is_exempt, memo, wire};
 use crate::plugins::health::MemoryUse;
 use crate::plugins::manager::record;
 use crate::plugins::set::FailurePolicy;
+use bytes::Bytes;
 use orlop_apimachinery::Status;
 use orlop_apiserver::admission::{AdmissionRequest, Verdict};
 use orlop_plugin::admission::{AdmissionWorld, MAX_BATCH, Request};
-use orlop_plugin::manifest::admission::Phase;
+use orlop_plugin::manifest::admission::{AdmissionManifest, Phase};
 use orlop_plugin::{PluginError, Slot};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
@@ -103,18 +104,7 @@ impl Case {
             if !link.concerns(phase, &self.request) {
                 continue;
             }
-            // What a candidate is compared with must be decided now.
-            if link.trial.is_some() {
-                return false;
-            }
-            let Some(manifest) = link.manifest().filter(|m| m.memoize) else { return false };
-            let mut context = Vec::with_capacity(manifest.context.len());
-            for (i, declared) in manifest.context.iter().enumerate() {
-                let found = context::prefetched(&self.prefetched, at, i, declared, &self.request);
-                let Some(found) = found else { return false };
-                context.push(found);
-            }
-            self.key = Some(memo::key(phase, &wire::request(manifest, &self.request, context)));
+            self.key = memo::prefetched_key(link, at, phase, &self.request, &self.prefetched);
             if !recall(link, self) {
                 return false;
             }
@@ -249,15 +239,16 @@ impl Worker {
     fn ask(&mut self, at: usize, link: &Arc<Link>, phase: Phase, batch: &mut [&mut Case]) {
         let mut requests = Vec::with_capacity(batch.len());
         let mut asked: Vec<&mut Case> = Vec::with_capacity(batch.len());
-        let memoize = link.manifest().is_some_and(|m| m.memoize);
+        let Some(manifest) = link.manifest() else { return };
         for case in batch.iter_mut() {
-            match self.wire(at, link, case) {
-                Ok(request) => {
-                    case.key = memoize.then(|| memo::key(phase, &request));
+            match self.context(at, manifest, case) {
+                Ok(context) => {
+                    let remember = || memo::key(phase, manifest, &case.request, &context);
+                    case.key = manifest.memoize.then(remember);
                     if recall(link, case) {
                         continue;
                     }
-                    requests.push(request);
+                    requests.push(wire::request(manifest, &case.request, context));
                     asked.push(case);
                 }
                 Err(message) => {
@@ -284,13 +275,17 @@ impl Worker {
         }
     }
 
-    fn wire(&self, at: usize, link: &Link, case: &mut Case) -> Result<Request, String> {
-        let manifest = link.manifest().ok_or("no manifest")?;
+    fn context(
+        &self,
+        at: usize,
+        manifest: &AdmissionManifest,
+        case: &mut Case,
+    ) -> Result<Vec<Bytes>, String> {
         let mut context = Vec::with_capacity(manifest.context.len());
         for (i, declared) in manifest.context.iter().enumerate() {
             context.push(self.context.get(&mut case.prefetched, at, i, declared, &case.request)?);
         }
-        Ok(wire::request(manifest, &case.request, context))
+        Ok(context)
     }
 
     fn call(
