@@ -42,7 +42,7 @@ pub struct Custom {
     pub(crate) patterns: HashMap<String, regex::Regex>,
     /// Whether this is the form that is stored.
     pub(crate) storage: bool,
-    /// Whether objects may be stored in another version, or lack defaults.
+    /// Whether objects may be stored in another version, or by an earlier schema, or lack defaults.
     pub(crate) converts: bool,
     /// The definition is being deleted: nothing new is taken.
     pub(crate) terminating: bool,
@@ -61,8 +61,10 @@ pub(crate) fn rows(definition: &Value) -> Rows {
     let Some(spec) = definition.get("spec") else { return &[] };
     let terminating = at(definition, &["metadata", "deletionTimestamp"]).is_some_and(|t| !t.is_null());
     let names = at(definition, &["status", "acceptedNames"]);
+    // What is stored may be of an earlier schema.
+    let evolved = at(definition, &["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(1) > 1;
     let mut hash = Sha256::new();
-    hash.update([u8::from(terminating)]);
+    hash.update([u8::from(terminating), u8::from(evolved)]);
     hash.update(spec.to_string());
     hash.update(names.unwrap_or(&Value::Null).to_string());
     let key: [u8; 32] = hash.finalize().into();
@@ -70,7 +72,8 @@ pub(crate) fn rows(definition: &Value) -> Rows {
     if let Some(known) = made.get(&key) {
         return known;
     }
-    let rows: Rows = Box::leak(make(spec, names.unwrap_or(&Value::Null), terminating).into_boxed_slice());
+    let rows: Rows =
+        Box::leak(make(spec, names.unwrap_or(&Value::Null), terminating, evolved).into_boxed_slice());
     made.insert(key, rows);
     rows
 }
@@ -118,7 +121,7 @@ pub(crate) fn storage_version(spec: &Value) -> &str {
     found.map_or("", |v| text(v, &["name"]))
 }
 
-fn make(spec: &Value, names: &Value, terminating: bool) -> Vec<&'static Resource> {
+fn make(spec: &Value, names: &Value, terminating: bool, evolved: bool) -> Vec<&'static Resource> {
     let group = text(spec, &["group"]);
     let plural = text(names, &["plural"]);
     let stored = leak(&prefix(group, plural));
@@ -137,7 +140,7 @@ fn make(spec: &Value, names: &Value, terminating: bool) -> Vec<&'static Resource
             if own.is_empty() { format!("{group}/{name} {kind} is deprecated") } else { own.to_owned() }
         });
         let custom: &'static Custom = Box::leak(Box::new(Custom {
-            converts: many || structural::has_defaults(&schema),
+            converts: many || evolved || structural::has_defaults(&schema),
             patterns: validate::patterns(&schema),
             types: built.0,
             root: built.1,

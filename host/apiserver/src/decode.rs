@@ -102,6 +102,11 @@ pub(crate) fn object(
             check_kind(gvk, &json)?;
             schema::decode(gvk, &json)
         }
+        // As upstream: custom types have no protobuf form.
+        Format::Protobuf if schema::of_kind(gvk).is_none() => {
+            let accepted = ["application/json", "application/yaml"];
+            return Err(unsupported("application/vnd.kubernetes.protobuf", &accepted));
+        }
         Format::Protobuf => {
             let envelope = protobuf::envelope(body).map_err(|e| Status::bad_request(e.to_string()))?;
             let Gvk { kind, .. } = &envelope.gvk;

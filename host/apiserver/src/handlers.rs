@@ -56,6 +56,9 @@ async fn dispatch(
     verb: &'static str,
 ) -> Result<Response<ResponseBody>, Status> {
     let row = find(&path.group, &path.version, &path.resource).ok_or_else(status::no_such_path)?;
+    if let Some(deprecation) = row.custom.and_then(|c| c.deprecation.as_ref()) {
+        cx.warn(deprecation.as_str());
+    }
     let namespace = if row.namespaced { path.namespace.as_str() } else { "" };
     if !row.namespaced && !path.namespace.is_empty() && row.gvr.resource != "namespaces" {
         return Err(status::no_such_path());

@@ -6,6 +6,7 @@
 use crate::admission::Operation;
 use crate::cache::{Draft, Entry};
 use crate::core::{Core, RequestCx, Target, converts, set_type, stored_row};
+use crate::crd;
 use crate::managed::{self, WriteKind};
 use crate::metadata;
 use crate::query::WriteQuery;
@@ -133,6 +134,7 @@ impl Core {
             match self.commit(&named, &object, 0).await? {
                 Commit::Done(entry) => {
                     reservation.keep();
+                    crd::controller::keep_defined(self, &named, entry.object()).await?;
                     return Ok(Written { object: self.view(row, entry.object())?, created: true });
                 }
                 Commit::Lost(_) if generated && attempt < NAME_ATTEMPTS => {

@@ -13,7 +13,7 @@ use crate::selectors::FieldFilter;
 use crate::subresources::set_condition;
 use crate::user::UserInfo;
 use crate::write::{Part, Wish};
-use orlop_apimachinery::{Selector, Status};
+use orlop_apimachinery::{Object, Selector, Status};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -174,6 +174,20 @@ fn conflict(
 fn strings(list: Option<&Value>) -> Vec<String> {
     let items = list.and_then(Value::as_array).into_iter().flatten();
     items.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Takes back an instance that was stored while its type went: nobody else would find it.
+pub(crate) async fn keep_defined(core: &Core, target: &Target<'_>, stored: &Object) -> Result<(), Status> {
+    let row = target.row;
+    if row.custom.is_none() {
+        return Ok(());
+    }
+    let now = find(&row.gvr.group, &row.gvr.version, &row.gvr.resource).and_then(|r| r.custom);
+    if now.is_some_and(|c| !c.terminating) {
+        return Ok(());
+    }
+    core.remove(target, stored.meta().resource_version).await?;
+    Err(crate::status::method_not_allowed())
 }
 
 /// Deletes the instances; then the definition may go.

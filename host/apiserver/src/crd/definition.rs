@@ -1,19 +1,20 @@
 //! The strategy of definitions: what of them is refused, defaulted and kept.
 
+mod schemas;
+
 use super::json_path::JsonPath;
-use super::{GROUP, RESOURCE, storage_version, structural, text, versions};
+use super::{GROUP, RESOURCE, storage_version, text, versions};
 use crate::core::rfc3339;
 use crate::registry::{Column, Context, GenerationRule, NAME_COLUMN, Strategy, at, copy_field, name_cell};
 use crate::subresources::set_condition;
 use orlop_apimachinery::field::{self, Path};
 use orlop_apimachinery::names;
 use orlop_apimachinery::status::Cause;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Keeps a definition until its instances are gone.
 pub(crate) const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 const APPROVAL: &str = "api-approved.kubernetes.io";
-const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 const COLUMN_TYPES: &[&str] = &["integer", "number", "string", "boolean", "date"];
 
 /// `customresourcedefinitions`
@@ -96,14 +97,25 @@ impl Strategy for Definitions {
             let name = version.as_str().unwrap_or_default();
             if known.as_ref().is_some_and(|k| !k.contains(&name)) {
                 let here = Path::new("status").child("storedVersions").index(index);
-                out.push(field::invalid(
-                    &here,
-                    name,
-                    "missing from spec.versions; v1 must remain until no objects are stored with it",
-                ));
+                let why = format!(
+                    "missing from spec.versions; {name} must remain a version until no objects are stored with it: \
+                     store them all anew, then take it out of status.storedVersions"
+                );
+                out.push(field::invalid(&here, name, &why));
             }
         }
         out
+    }
+
+    fn validate_status_update(&self, _cx: &Context<'_>, new: &Value, _old: &Value) -> Vec<Cause> {
+        let version = new.get("spec").map(storage_version).unwrap_or_default();
+        let stored = at(new, &["status", "storedVersions"]).and_then(Value::as_array);
+        if stored.is_some_and(|s| s.iter().any(|v| v == version)) {
+            return Vec::new();
+        }
+        let here = Path::new("status").child("storedVersions");
+        let shown = stored.map_or(Value::Null, |s| s.clone().into());
+        vec![field::invalid(&here, shown, &format!("must have the storage version {version}"))]
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -239,7 +251,7 @@ fn version_faults(version: &Value, path: &Path, out: &mut Vec<Cause>) {
                     "must be object at the root",
                 ));
             }
-            structural_faults(schema, &here, true, out);
+            schemas::faults(schema, &here, out);
         }
     }
     let columns = version.get("additionalPrinterColumns").and_then(Value::as_array);
@@ -287,93 +299,4 @@ fn plain_path(out: &mut Vec<Cause>, path: &Path, value: &str, root: &str) {
     } else if !value.starts_with(root) {
         out.push(field::invalid(path, value, &format!("should be a json path under {root}")));
     }
-}
-
-fn structural_faults(schema: &Value, path: &Path, root: bool, out: &mut Vec<Cause>) {
-    let is = |key: &str| schema.get(key).is_some_and(|v| *v == true);
-    let kind = text(schema, &["type"]);
-    if kind.is_empty()
-        && !root
-        && !is("x-kubernetes-int-or-string")
-        && !is("x-kubernetes-preserve-unknown-fields")
-    {
-        out.push(field::required(&path.child("type"), "must not be empty for specified object fields"));
-    } else if !kind.is_empty() && !TYPES.contains(&kind) {
-        out.push(field::not_supported(&path.child("type"), kind, TYPES));
-    }
-    if kind == "array" && !schema.get("items").is_some_and(Value::is_object) {
-        out.push(field::required(&path.child("items"), "must be specified"));
-    }
-    let both = schema.get("properties").and_then(Value::as_object).is_some_and(|p| !p.is_empty())
-        && schema.get("additionalProperties").is_some();
-    if both {
-        out.push(field::forbidden(
-            &path.child("additionalProperties"),
-            "additionalProperties and properties are mutual exclusive",
-        ));
-    }
-    list_faults(schema, path, out);
-    for (key, inner) in schema.get("properties").and_then(Value::as_object).unwrap_or(&Map::new()) {
-        structural_faults(inner, &path.child("properties").key(key), false, out);
-    }
-    for key in ["items", "additionalProperties"] {
-        if let Some(inner) = schema.get(key).filter(|i| i.is_object()) {
-            structural_faults(inner, &path.child(key), false, out);
-        }
-    }
-    if root {
-        everywhere(schema, path, out);
-    }
-}
-
-fn list_faults(schema: &Value, path: &Path, out: &mut Vec<Cause>) {
-    let here = path.child("x-kubernetes-list-type");
-    let list = text(schema, &["x-kubernetes-list-type"]);
-    if !matches!(list, "" | "atomic" | "set" | "map") {
-        out.push(field::not_supported(&here, list, &["atomic", "map", "set"]));
-    }
-    if !list.is_empty() && text(schema, &["type"]) != "array" {
-        out.push(field::invalid(
-            &path.child("type"),
-            text(schema, &["type"]),
-            "must be array if x-kubernetes-list-type is specified",
-        ));
-    }
-    let keys = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array).map_or(0, Vec::len);
-    if list == "map" && keys == 0 {
-        let here = path.child("x-kubernetes-list-map-keys");
-        out.push(field::required(&here, "must not be empty if x-kubernetes-list-type is map"));
-    }
-}
-
-/// What no schema may have, however deep it lies.
-fn everywhere(schema: &Value, path: &Path, out: &mut Vec<Cause>) {
-    structural::walk(schema, path.as_str(), &mut |at, inner| {
-        let here = Path::new(at);
-        let some = |key: &str| inner.get(key).is_some_and(|v| !v.is_null() && *v != json!([]));
-        if some("x-kubernetes-validations") {
-            out.push(field::forbidden(
-                &here.child("x-kubernetes-validations"),
-                "rules in CEL are not supported yet: remove them, or check the objects with an admission plugin",
-            ));
-        }
-        for key in ["$ref", "patternProperties", "definitions", "dependencies", "additionalItems"] {
-            if some(key) {
-                out.push(field::forbidden(&here.child(key), &format!("{key} is not supported")));
-            }
-        }
-        if inner.get("uniqueItems").is_some_and(|u| *u == true) {
-            out.push(field::forbidden(
-                &here.child("uniqueItems"),
-                "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
-            ));
-        }
-        let pattern = text(inner, &["pattern"]);
-        if !pattern.is_empty()
-            && let Err(error) = regex::Regex::new(pattern)
-        {
-            let why = format!("must be a valid regular expression, but isn't: {error}");
-            out.push(field::invalid(&here.child("pattern"), pattern, &why));
-        }
-    });
 }

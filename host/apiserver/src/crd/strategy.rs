@@ -110,10 +110,6 @@ impl Strategy for Instances {
         self.new_faults(new, old)
     }
 
-    fn warnings(&self, _cx: &Context<'_>, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-        self.custom.deprecation.iter().cloned().collect()
-    }
-
     fn allow_unconditional_update(&self) -> bool {
         false
     }

@@ -25,6 +25,13 @@ pub(crate) fn prune(schema: &Value, value: &mut Value) -> Vec<String> {
     unknown
 }
 
+/// [`prune`] of a value inside of an object.
+pub(super) fn prune_inner(schema: &Value, value: &mut Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    prune_at(schema, value, false, "", &mut unknown);
+    unknown
+}
+
 fn prune_at(schema: &Value, value: &mut Value, root: bool, path: &str, unknown: &mut Vec<String>) {
     match value {
         Value::Object(map) => {

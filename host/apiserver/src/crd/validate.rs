@@ -26,13 +26,20 @@ pub(super) fn patterns(schema: &Value) -> HashMap<String, regex::Regex> {
 
 /// Faults of an object.
 pub(crate) fn object(custom: &Custom, value: &Value) -> Vec<Cause> {
-    let mut check = Check { custom, faults: Vec::new() };
+    let mut check = Check { patterns: &custom.patterns, faults: Vec::new() };
     check.at(&custom.schema, value, &Path::root());
     check.faults
 }
 
+/// Faults of a value by a schema of which nothing was prepared.
+pub(super) fn against(schema: &Value, value: &Value, path: &Path) -> Vec<Cause> {
+    let mut check = Check { patterns: &patterns(schema), faults: Vec::new() };
+    check.at(schema, value, path);
+    check.faults
+}
+
 struct Check<'a> {
-    custom: &'a Custom,
+    patterns: &'a HashMap<String, regex::Regex>,
     faults: Vec<Cause>,
 }
 
@@ -133,7 +140,7 @@ impl Check<'_> {
             self.invalid(path, value, &format!("should be at least {least} chars long"));
         }
         let pattern = text(schema, &["pattern"]);
-        if let Some(compiled) = self.custom.patterns.get(pattern)
+        if let Some(compiled) = self.patterns.get(pattern)
             && !compiled.is_match(s)
         {
             self.invalid(path, value, &format!("should match '{pattern}'"));
@@ -240,6 +247,13 @@ impl Check<'_> {
                 self.put(field::required(&child(key), ""));
             }
         }
+        if is(schema, "x-kubernetes-embedded-resource") {
+            for key in ["apiVersion", "kind"] {
+                if map.get(key).and_then(Value::as_str).is_none_or(str::is_empty) {
+                    self.put(field::required(&child(key), "must not be empty"));
+                }
+            }
+        }
         let properties = schema.get("properties").and_then(Value::as_object);
         let additional = schema.get("additionalProperties").filter(|a| a.is_object());
         for (key, inner) in map {
@@ -253,7 +267,7 @@ impl Check<'_> {
 
     /// Whether the value has no fault by `schema`.
     fn passes(&self, schema: &Value, value: &Value) -> bool {
-        let mut other = Check { custom: self.custom, faults: Vec::new() };
+        let mut other = Check { patterns: self.patterns, faults: Vec::new() };
         other.at(schema, value, &Path::root());
         other.faults.is_empty()
     }

@@ -258,6 +258,22 @@ fn what_is_not_supported_or_wrong_is_refused_by_name() {
                 json!([{"op":"replace","path":format!("{schema}/properties/name/pattern"),"value":"("}]),
                 "valid regular expression",
             ),
+            (
+                json!([{"op":"replace","path":format!("{schema}/properties/color/default"),"value":"green"}]),
+                "properties[color].default: Unsupported value",
+            ),
+            (
+                json!([{"op":"remove","path":format!("{schema}/properties/parts/items/required")}]),
+                "must be required or have a default in items",
+            ),
+            (
+                json!([{"op":"replace","path":format!("{schema}/properties/parts/x-kubernetes-list-map-keys/0"),"value":"no"}]),
+                "must be a property of items",
+            ),
+            (
+                json!([{"op":"add","path":format!("{schema}/anyOf"),"value":[{"properties":{"size":{"default":1}}}]}]),
+                "must not be used in allOf, anyOf, oneOf or not",
+            ),
         ];
         for (change, word) in cases {
             let mut body = definition();
@@ -290,5 +306,89 @@ fn names_that_are_taken_are_not_accepted() {
         let condition = tokio::time::timeout(PATIENCE, settled).await.unwrap();
         assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("KindConflict")));
         assert_eq!(f.get("/apis/example.com/v1/gadgets").await.code, 404);
+    });
+}
+
+/// A definition of one version, without defaults.
+fn plain(properties: Value) -> Value {
+    let mut body = definition();
+    let schema = json!({"type":"object","properties":{"spec":{"type":"object","properties":properties}}});
+    body["spec"]["versions"] =
+        json!([{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":schema}}]);
+    body
+}
+
+#[test]
+fn what_a_new_schema_does_not_know_is_not_shown_any_more() {
+    run(async {
+        let f = start().await;
+        let field = json!({"type":"integer"});
+        f.post(CRDS, &plain(json!({"size":field,"old":field}))).await.ok();
+        until(&f, WIDGETS, 200).await;
+        f.post(WIDGETS, &widget("a", json!({"size":1,"old":2}))).await.ok();
+        let path = format!("{WIDGETS}/a");
+        assert_eq!(f.get(&path).await.ok()["spec"], json!({"size":1,"old":2}));
+        let change = json!([{"op":"remove",
+            "path":"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/old"}]);
+        f.patch(&format!("{CRDS}/widgets.example.com"), "json-patch+json", &change).await.ok();
+        assert_eq!(f.get(&path).await.ok()["spec"], json!({"size":1}));
+        assert_eq!(f.get(WIDGETS).await.ok()["items"][0]["spec"], json!({"size":1}));
+        // Without a subresource, the status is a field as any other, and grows the generation.
+        let change = json!({"spec":{"size":2}});
+        assert_eq!(f.patch(&path, "merge-patch+json", &change).await.ok()["metadata"]["generation"], 2);
+        assert_eq!(f.get(&format!("{path}/status")).await.code, 404);
+        assert_eq!(f.get(&format!("{path}/scale")).await.code, 404);
+    });
+}
+
+#[test]
+fn versions_come_and_go_while_objects_are_stored() {
+    run(async {
+        let f = defined().await;
+        let path = format!("{CRDS}/widgets.example.com");
+        f.post(WIDGETS, &widget("a", json!({"size":2}))).await.ok();
+        let other = "/apis/example.com/v1beta1/namespaces/default/widgets/a";
+        assert_eq!(f.get(other).await.ok()["apiVersion"], "example.com/v1beta1");
+        // v1beta1 becomes the form that is stored; both remain stored until somebody says otherwise.
+        let change = json!([{"op":"replace","path":"/spec/versions/0/storage","value":true},
+            {"op":"replace","path":"/spec/versions/1/storage","value":false}]);
+        let crd = f.patch(&path, "json-patch+json", &change).await.ok();
+        assert_eq!(crd["status"]["storedVersions"], json!(["v1", "v1beta1"]));
+        assert_eq!(f.get(&format!("{WIDGETS}/a")).await.ok()["apiVersion"], "example.com/v1");
+        let change = json!([{"op":"remove","path":"/spec/versions/1"}]);
+        let refusal = f.patch(&path, "json-patch+json", &change).await.refused(422);
+        assert!(refusal.contains("v1 must remain a version"), "{refusal}");
+        let stored = |list: Value| json!({"status":{"storedVersions":list}});
+        let status = format!("{path}/status");
+        let refusal = f.patch(&status, "merge-patch+json", &stored(json!(["v1"]))).await.refused(422);
+        assert!(refusal.contains("must have the storage version v1beta1"), "{refusal}");
+        let size = json!({"spec":{"size":3}});
+        f.patch(&format!("{WIDGETS}/a"), "merge-patch+json", &size).await.ok();
+        f.patch(&status, "merge-patch+json", &stored(json!(["v1beta1"]))).await.ok();
+        f.patch(&path, "json-patch+json", &change).await.ok();
+        assert_eq!(f.get(WIDGETS).await.code, 404);
+        assert_eq!(f.get(other).await.ok()["spec"]["size"], 3);
+        // A version that is not served is not there.
+        let change = json!([{"op":"replace","path":"/spec/versions/0/served","value":false}]);
+        f.patch(&path, "json-patch+json", &change).await.ok();
+        assert_eq!(f.get(other).await.code, 404);
+        assert_eq!(f.get("/apis/example.com").await.code, 404);
+    });
+}
+
+#[test]
+fn a_deprecated_version_warns_whoever_uses_it() {
+    run(async {
+        let f = start().await;
+        let mut body = definition();
+        body["spec"]["versions"][0]["deprecated"] = true.into();
+        f.post(CRDS, &body).await.ok();
+        until(&f, WIDGETS, 200).await;
+        let answer = f.get("/apis/example.com/v1beta1/widgets").await;
+        let warning = answer.headers["warning"].to_str().unwrap();
+        assert!(warning.contains("example.com/v1beta1 Widget is deprecated"), "{warning}");
+        assert!(!f.get(WIDGETS).await.headers.contains_key("warning"));
+        let body = [("content-type", "application/vnd.kubernetes.protobuf")];
+        assert_eq!(f.call(Caller::Admin, "POST", WIDGETS, &body, "k8s\0").await.code, 415);
     });
 }
