@@ -502,6 +502,25 @@ pub enum Binder {
     Writes(Vec<Vec<u8>>),
 }
 
+/// What was chosen for a pod, and from what, as seen by one plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The pod's class.
+    pub class: u32,
+    /// `namespace/name`
+    pub pod: String,
+    /// The node; `None` where none fits.
+    pub slot: Option<u32>,
+    /// The nodes that every other plugin lets pass, by slot.
+    pub others: Vec<u64>,
+    /// What the scores of all other plugins add up to, by slot; means nothing where no node fits.
+    pub totals: Vec<i64>,
+    /// Whether the plugin's filter counts.
+    pub filters: bool,
+    /// What its score is multiplied by; 0 where it does not count.
+    pub weight: i64,
+}
+
 /// Pods of lower priority on candidate nodes of a preemption, column by column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CandidatePods {
@@ -544,6 +563,21 @@ pub trait SchedulerPlugin: Send {
     /// All its answers are then asked for anew. Says `true` once.
     fn wants_everything(&mut self) -> bool {
         false
+    }
+
+    /// What the nodes are called that the rows of the next delta are about; for those who tell a user of nodes.
+    fn names(&mut self, rows: &[u32], name: &dyn Fn(u32) -> Option<Arc<str>>) {
+        let _ = (rows, name);
+    }
+
+    /// Whether it wants to be told what is chosen for the next pod, by [`SchedulerPlugin::chosen`].
+    fn follows_choices(&mut self) -> bool {
+        false
+    }
+
+    /// What was chosen for a pod of a class that it answered about.
+    fn chosen(&mut self, choice: Choice) {
+        let _ = choice;
     }
 
     /// To be called where an answer is wrong in a way that only the scheduler can see, such as a checksum: the

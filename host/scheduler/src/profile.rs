@@ -6,6 +6,7 @@
 //! not paid for by every pod.
 
 mod ask;
+mod choice;
 mod explain;
 mod gates;
 mod hooks;

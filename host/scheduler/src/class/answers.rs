@@ -216,6 +216,15 @@ impl Answers {
         }
     }
 
+    /// Takes the scores out of totals that hold them.
+    pub(crate) fn take_from(&self, totals: &mut [i64]) {
+        if self.weight != 0 {
+            for (total, score) in totals.iter_mut().zip(&self.bytes) {
+                *total -= self.weight * i64::from(*score);
+            }
+        }
+    }
+
     /// Adds what changed to totals that hold the scores as they were, and marks the blocks.
     pub(super) fn add_changes(&mut self, totals: &mut [i64], dirty: &mut [bool]) {
         if let Some(before) = self.before.take() {

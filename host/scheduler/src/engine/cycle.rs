@@ -47,6 +47,10 @@ impl Engine {
         let Some(profile) = self.profiles.get_mut(at) else { return };
         let id = profile.open(def);
         let picked = profile.evaluate(id, &self.table, now).and_then(|()| self.pick(uid, at, id, now));
+        if let (Ok(slot), Some(profile), Some(pod)) = (&picked, self.profiles.get_mut(at), self.pods.get(uid))
+        {
+            profile.tell_choice(id, (&pod.key.0, &pod.key.1), *slot, &self.table);
+        }
         let decided = picked.and_then(|picked| match picked {
             Some(slot) => {
                 self.assume(uid, (at, def), id, slot, now);

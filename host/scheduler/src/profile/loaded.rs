@@ -138,6 +138,7 @@ impl Loaded {
             let Some(delta) = table.delta(self.descriptor.columns, &mut self.state) else {
                 return Ok(());
             };
+            self.enabled.plugin.names(&delta.rows, &|slot| table.name(slot).cloned());
             let synced = self.enabled.plugin.sync(&delta)?;
             self.mark(synced.stale);
             if synced.checksum == 0 || synced.checksum == table.checksum(self.descriptor.columns, &self.state)

@@ -1,5 +1,7 @@
 //! The shadow's side of the channel: asks the candidate, and compares.
 
+mod choice;
+
 use super::{Open, bit, entries, or_rejected, unasked_mask, unasked_scores};
 use crate::plugins::comparison::{Comparison, Example};
 use orlop_scheduler::framework::{
@@ -39,11 +41,22 @@ pub(super) struct Follower {
     classes: HashMap<u32, Class>,
     slots: usize,
     live: Vec<u64>,
+    /// Names of nodes, by slot.
+    names: HashMap<u32, Arc<str>>,
 }
 
 impl Follower {
     pub(super) fn new(open: Open, comparison: Arc<Comparison>, lost: Arc<AtomicBool>) -> Self {
-        Self { open, plugin: None, comparison, lost, classes: HashMap::new(), slots: 0, live: Vec::new() }
+        Self {
+            open,
+            plugin: None,
+            comparison,
+            lost,
+            classes: HashMap::new(),
+            slots: 0,
+            live: Vec::new(),
+            names: HashMap::new(),
+        }
     }
 
     /// Starts from nothing.
@@ -250,6 +263,22 @@ impl Follower {
         });
     }
 
+    /// Takes in what nodes are called.
+    pub(super) fn learn(&mut self, names: Vec<(u32, Option<Arc<str>>)>) {
+        for (slot, name) in names {
+            match name {
+                Some(name) => _ = self.names.insert(slot, name),
+                None => _ = self.names.remove(&slot),
+            }
+        }
+    }
+
+    /// For a reader.
+    fn node(&self, slot: usize) -> String {
+        let name = u32::try_from(slot).ok().and_then(|slot| self.names.get(&slot));
+        name.map_or_else(|| format!("row {slot}"), |name| format!("node {name}"))
+    }
+
     fn time(&self, took: Duration, began: Instant) {
         self.comparison.active.add(took);
         self.comparison.candidate.add(began.elapsed());
@@ -272,11 +301,11 @@ impl Follower {
         let more = found.count();
         self.comparison.differs(|| {
             let pod = self.classes.get(&id).map(|c| String::from_utf8_lossy(&c.pod).into_owned());
-            let others = if more == 0 { String::new() } else { format!(", and {more} more rows") };
+            let others = if more == 0 { String::new() } else { format!(", and {more} more nodes otherwise") };
             Example {
                 key: format!("{hook} {}", pod.unwrap_or_default()),
-                active: format!("row {slot} {active}"),
-                candidate: format!("row {slot} {candidate}{others}"),
+                active: format!("{} {active}", self.node(slot)),
+                candidate: format!("{} {candidate}{others}", self.node(slot)),
             }
         });
     }

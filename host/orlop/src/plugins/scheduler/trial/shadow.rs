@@ -7,8 +7,8 @@ use super::follower::{Answer, Follower, answer_of};
 use super::{Course, Open};
 use crate::plugins::comparison::Comparison;
 use orlop_scheduler::framework::{
-    Binder, CandidatePods, Decision, Delta, Descriptor, Explanation, ObjectChange, Placement, PluginError,
-    Prepared, Rows, SchedulerPlugin, Stale, Synced, Verdict,
+    Binder, CandidatePods, Choice, Decision, Delta, Descriptor, Explanation, ObjectChange, Placement,
+    PluginError, Prepared, Rows, SchedulerPlugin, Stale, Synced, Verdict,
 };
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -16,12 +16,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Calls that may wait for the shadow.
 const QUEUE: usize = 4096;
 /// What they may weigh together, in bytes; one alone may weigh more.
 const WEIGHT: usize = 32 << 20;
+
+/// Not every pod's choice is compared: that costs two questions about all nodes.
+const BETWEEN_CHOICES: Duration = Duration::from_millis(10);
 
 type Task = Box<dyn FnOnce(&mut Follower) + Send>;
 
@@ -41,6 +44,8 @@ pub(crate) struct Shadow {
     /// Highest number of a pod, and that when the candidate began: it knows nothing of those up to there.
     newest: u64,
     since: u64,
+    /// When a choice was last passed on.
+    chosen: Option<Instant>,
 }
 
 impl Shadow {
@@ -63,6 +68,7 @@ impl Shadow {
             classes: HashMap::new(),
             newest: 0,
             since: 0,
+            chosen: None,
         };
         let follower = Follower::new(open, comparison, lost);
         thread::Builder::new()
@@ -178,6 +184,27 @@ impl SchedulerPlugin for Shadow {
 
     fn nonsense(&mut self, message: String) -> PluginError {
         self.active.nonsense(message)
+    }
+
+    fn names(&mut self, rows: &[u32], name: &dyn Fn(u32) -> Option<Arc<str>>) {
+        if self.follows(false) || self.course == Course::Resuming {
+            let names: Vec<_> = rows.iter().map(|slot| (*slot, name(*slot))).collect();
+            self.send(64 + 32 * names.len(), move |follower| follower.learn(names));
+        }
+    }
+
+    fn follows_choices(&mut self) -> bool {
+        let due = self.chosen.is_none_or(|at| at.elapsed() >= BETWEEN_CHOICES);
+        if due && self.follows(false) {
+            self.chosen = Some(Instant::now());
+            return true;
+        }
+        false
+    }
+
+    fn chosen(&mut self, choice: Choice) {
+        let weight = 256 + 8 * choice.others.len() + 8 * choice.totals.len();
+        self.send(weight, move |follower| follower.choose(&choice));
     }
 
     fn wants_everything(&mut self) -> bool {

@@ -3,7 +3,7 @@
 use super::{Canary, Open, REST, Shadow};
 use crate::plugins::comparison::{Comparison, Numbers};
 use orlop_scheduler::framework::{
-    Decision, Delta, Descriptor, Explanation, Hooks, Placement, PluginError, Prepared, Reason, Rows,
+    Choice, Decision, Delta, Descriptor, Explanation, Hooks, Placement, PluginError, Prepared, Reason, Rows,
     SchedulerPlugin, Synced, Verdict,
 };
 use orlop_scheduler::pod::PodFacts;
@@ -236,10 +236,13 @@ fn a_shadow_is_asked_the_same_and_decides_nothing() {
     let examples = stage.comparison.examples();
     let filter = examples.iter().find(|e| e.key.starts_with("filter")).unwrap();
     assert!(filter.key.contains(r#""app":"x""#), "{filter:?}");
-    assert_eq!(filter.active, "row 0 fits");
-    assert_eq!(filter.candidate, "row 0 does not fit, and 1 more rows");
+    assert_eq!(filter.active, "node a fits");
+    assert_eq!(filter.candidate, "node a does not fit, and 1 more nodes otherwise");
     let score = examples.iter().find(|e| e.key.starts_with("score")).unwrap();
-    assert!(score.active == "row 0 scores 10" && score.candidate.starts_with("row 0 scores 90"), "{score:?}");
+    assert!(
+        score.active == "node a scores 10" && score.candidate.starts_with("node a scores 90"),
+        "{score:?}"
+    );
 
     // Nothing is asked again where nothing changed; then one row.
     stage.candidate.lock().mask = 0b011;
@@ -270,6 +273,40 @@ fn what_only_one_revision_leaves_out_is_compared() {
     stage.candidate.lock().prepared = Prepared { rejected: reason, ..Prepared::default() };
     assert_eq!(stage.feasible("y"), Ok(0));
     stage.until("the same", |n| n.compared == 3 && n.different == 2);
+}
+
+#[test]
+fn another_node_that_would_have_been_chosen_is_named() {
+    let mut stage = Stage::shadow();
+    assert_eq!(stage.feasible("x"), Ok(0b011));
+    stage.until("a mask and scores", |n| n.compared == 2);
+    let choice = |slot, totals: [i64; 3]| Choice {
+        class: 1,
+        pod: "default/one".to_owned(),
+        slot,
+        others: vec![0b111],
+        totals: totals.to_vec(),
+        filters: true,
+        weight: 2,
+    };
+    // The candidate lets b and c pass.
+    let mut tell = |choice: Choice, compared, different| {
+        until("the choice is due", || stage.ask(|p| Ok(p.follows_choices())).unwrap().then_some(()));
+        stage.ask(|p| Ok(p.chosen(choice))).unwrap();
+        stage.until("the choice", |n| n.compared == compared && n.different == different);
+        stage.comparison.examples().pop().unwrap()
+    };
+    tell(choice(Some(2), [9, 5, 7]), 3, 2);
+    tell(choice(Some(1), [0, 0, 0]), 4, 2);
+    let other = tell(choice(Some(0), [9, 5, 7]), 5, 3);
+    assert_eq!(
+        (&*other.key, &*other.active, &*other.candidate),
+        ("choice default/one", "bound to node a", "would have been bound to node c")
+    );
+    let none = tell(Choice { others: vec![0b001], ..choice(Some(0), [0, 0, 0]) }, 6, 4);
+    assert_eq!(none.candidate, "no node fits");
+    let some = tell(choice(None, [0, 0, 0]), 7, 5);
+    assert_eq!((&*some.active, &*some.candidate), ("no node fits", "would have been bound to node b"));
 }
 
 #[test]
