@@ -29,6 +29,12 @@ const TO_TEST: &[Need] = &[
     Need { program: "python3", package: "python3" },
     Need { program: "curl", package: "curl" },
     Need { program: "nsenter", package: "util-linux" },
+    // Compilers of plugins in C, Python and JavaScript, and what fetches them.
+    Need { program: "clang", package: "clang" },
+    Need { program: "wasm-ld", package: "lld" },
+    Need { program: "pip3", package: "python3-pip" },
+    Need { program: "node", package: "nodejs" },
+    Need { program: "npm", package: "npm" },
 ];
 
 /// Installs the packages that `up` needs; as a user without rights, says how.

@@ -19,6 +19,8 @@ use wasmtime::component::Component;
 
 /// Files kept; the oldest go first.
 const MAX_FILES: usize = 256;
+/// Bytes of code kept: plugins with an interpreter inside have tens of megabytes each.
+const MAX_BYTES: u64 = 2 << 30;
 
 pub(crate) struct Cache {
     folder: PathBuf,
@@ -98,20 +100,26 @@ impl Cache {
     /// Removes what is too many, oldest first, and what a killed process left half-written.
     fn trim(&self) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        let mut files: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
+        let mut files: Vec<(std::time::SystemTime, u64, PathBuf)> = Vec::new();
         for entry in entries.flatten() {
             let path = entry.path();
-            let Some(modified) = entry.metadata().ok().and_then(|m| m.modified().ok()) else { continue };
+            let Ok(meta) = entry.metadata() else { continue };
+            let Ok(modified) = meta.modified() else { continue };
             let old = modified.elapsed().is_ok_and(|age| age.as_secs() > 3600);
             if old && entry.file_name().to_string_lossy().starts_with("tmp-") {
                 let _ = fs::remove_file(&path);
             } else if path.extension().is_some_and(|e| e == "cwasm") {
-                files.push((modified, path));
+                files.push((modified, meta.len(), path));
             }
         }
         files.sort();
-        let excess = files.len().saturating_sub(MAX_FILES - 1);
-        for (_, path) in files.into_iter().take(excess) {
+        let mut bytes = 0;
+        let kept = files.iter().rev().take(MAX_FILES - 1).take_while(|(_, size, _)| {
+            bytes += size;
+            bytes <= MAX_BYTES
+        });
+        let excess = files.len().saturating_sub(kept.count());
+        for (_, _, path) in files.into_iter().take(excess) {
             let _ = fs::remove_file(path.with_extension("sha256"));
             let _ = fs::remove_file(path);
         }

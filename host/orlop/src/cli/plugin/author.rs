@@ -69,8 +69,21 @@ pub(super) fn build(args: &BuildArgs) -> Result<Verdict> {
     Ok(Verdict::Yes)
 }
 
+/// A workbench with a cache, where there is a place for one: a plugin with an interpreter inside takes
+/// many seconds to compile.
 fn workbench() -> Result<Workbench> {
-    Workbench::deterministic(opener::open, None).context("cannot start the plugin runtime")
+    let cached = compiled().and_then(|folder| Workbench::deterministic(opener::open, Some(folder)).ok());
+    match cached {
+        Some(workbench) => Ok(workbench),
+        None => Workbench::deterministic(opener::open, None).context("cannot start the plugin runtime"),
+    }
+}
+
+/// The folder of compiled plugins of this user.
+fn compiled() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
+    caches.is_absolute().then(|| caches.join("orlop/plugins"))
 }
 
 /// The module of a folder.

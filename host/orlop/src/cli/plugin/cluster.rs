@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long the cluster's verdict is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What a module may have in base64: a request may have 3 MiB, and there is more in it.
+const MAX_INLINE: usize = (3 << 20) - (64 << 10);
 const POLL: Duration = Duration::from_millis(150);
 const FIELD_MANAGER: &str = "orlop-plugin";
 
@@ -167,7 +169,16 @@ fn without_nulls(value: Value) -> Value {
 fn encode(wasm: &[u8]) -> Result<String> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     gzip.write_all(wasm)?;
-    Ok(STANDARD.encode(gzip.finish()?))
+    let text = STANDARD.encode(gzip.finish()?);
+    if text.len() > MAX_INLINE {
+        bail!(
+            "packed, the module has {} bytes, and no more than {MAX_INLINE} fit into an object: put the file where every \
+             server can read it and apply a Plugin with `spec: {{source: {{file: /its/path}}}}`, or put it into a \
+             registry and use `spec.source.image`",
+            text.len()
+        );
+    }
+    Ok(text)
 }
 
 /// The object whose plugin calls itself `plugin`, so that applying replaces it.
