@@ -3,11 +3,11 @@
 mod markdown;
 
 use anyhow::{Context, Result, ensure};
-use markdown::{Block, blocks, fits};
+use markdown::{Block, blocks, fits, links};
 use orlop_tests::{Cluster, binary, capture, repository};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "docs/tutorials";
 
@@ -118,7 +118,7 @@ fn shipping() -> Result<()> {
 }
 
 #[test]
-fn every_tutorial_is_tested_and_what_it_quotes_is_in_an_example() -> Result<()> {
+fn every_tutorial_is_tested_and_quotes_are_in_an_example() -> Result<()> {
     let there = names(&repository().join(FOLDER))?;
     let known: BTreeSet<String> = TUTORIALS.iter().map(|name| format!("{name}.md")).collect();
     ensure!(there == known, "in {FOLDER} there are {there:?}, tested are {known:?}");
@@ -134,13 +134,49 @@ fn every_tutorial_is_tested_and_what_it_quotes_is_in_an_example() -> Result<()> 
             }
         }
     }
-    for tutorial in TUTORIALS {
-        for quote in
-            read(tutorial)?.iter().filter(|b| ["rust", "json", "yaml"].contains(&b.language.as_str()))
-        {
+    let mut pages: Vec<PathBuf> =
+        TUTORIALS.iter().map(|t| PathBuf::from(format!("{FOLDER}/{t}.md"))).collect();
+    pages.push("docs/plugins.md".into());
+    for page in pages {
+        let blocks = blocks(&fs::read_to_string(repository().join(&page))?);
+        for quote in blocks.iter().filter(|b| ["rust", "json", "yaml"].contains(&b.language.as_str())) {
             let found = sources.iter().any(|source| quote.is_in(source));
-            ensure!(found, "{tutorial} quotes what no example says:\n{}", quote.lines.join("\n"));
+            ensure!(found, "{} quotes what no example says:\n{}", page.display(), quote.lines.join("\n"));
         }
     }
+    Ok(())
+}
+
+/// The Markdown files of a folder and of those below it.
+fn pages(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            let name = path.file_name().unwrap_or_default();
+            if name != "target" && name != "node_modules" {
+                pages(&path, found)?;
+            }
+        } else if path.extension().is_some_and(|e| e == "md") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn links_lead_somewhere() -> Result<()> {
+    let mut all = vec![repository().join("README.md")];
+    pages(&repository().join("docs"), &mut all)?;
+    pages(&repository().join("examples"), &mut all)?;
+    let mut dead = Vec::new();
+    for page in all {
+        let folder = page.parent().context("a page lies in a folder")?;
+        for link in links(&fs::read_to_string(&page)?) {
+            if !folder.join(&link).exists() {
+                dead.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    ensure!(dead.is_empty(), "these links lead nowhere:\n{}", dead.join("\n"));
     Ok(())
 }

@@ -48,6 +48,24 @@ pub(crate) fn fits(promise: &str, line: &str) -> bool {
     rest.is_empty()
 }
 
+/// The files that a page links to, outside of its blocks.
+pub(crate) fn links(markdown: &str) -> Vec<String> {
+    let prose = markdown.split("```").step_by(2);
+    prose
+        .flat_map(|text| text.split("](").skip(1))
+        .filter_map(|rest| rest.split_once(')').map(|(link, _)| link))
+        .filter_map(|link| link.split('#').next())
+        .filter(|link| !link.is_empty() && !link.contains("://"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn links_are_found() {
+    let page = "[a](b/c.md#d) [e](https://f) [g](#h)\n```\n[i](j)\n```\n[k](../l)\n";
+    assert_eq!(links(page), ["b/c.md", "../l"]);
+}
+
 #[test]
 fn promises_are_compared() {
     assert!(fits("a   … c", "a b c"));
