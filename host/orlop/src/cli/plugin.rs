@@ -77,7 +77,7 @@ pub(crate) struct NewArgs {
     /// What the plugin decides
     #[arg(long)]
     kind: KindArg,
-    /// Language: rust, c, js, python, go
+    /// Language: rust, c, js, python
     #[arg(long, default_value = "rust")]
     lang: String,
     /// The folder that gets the new one
