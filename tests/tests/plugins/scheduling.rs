@@ -197,17 +197,28 @@ fn a_new_version_is_watched_then_decides_and_is_rolled_back_where_it_fails() -> 
     fleet.roll_out(&strict, json!({ "shadow": { "minimumRequests": 1_000_000 } }))?;
     fleet.until("state", "Shadow")?;
     fleet.place("shadow", 5)?;
-    fleet.until("shadow.differences", "5")?;
-    let example = fleet.status("shadow.examples[0]")?;
-    for words in ["filter {", "shadow-0", "fits", "does not fit"] {
-        ensure!(example.contains(words), "{words} is not in {example}");
+    // Each class, and some of the choices.
+    eventually("five differences", || {
+        Ok((fleet.status("shadow.differences")?.parse::<u32>().unwrap_or(0) >= 5).then_some(()))
+    })?;
+    let examples = fleet.status("shadow.examples")?;
+    for words in [
+        "filter {",
+        "shadow-0",
+        "node node-1 fits",
+        "node node-1 does not fit, and 2 more nodes otherwise",
+        "choice default/shadow-0",
+        "bound to node fake-",
+        "no node fits",
+    ] {
+        ensure!(examples.contains(words), "{words} is not in {examples}");
     }
     let described = c.kubectl(&["describe", "plugin", "guard"])?;
     ensure!(described.contains("PluginShadow") && described.contains("does not fit"), "{described}");
     let metrics = c.kubectl(&["get", "--raw", "/metrics"])?;
     let labels = "plugin=\"guard\",kind=\"scheduler\"";
     for line in [
-        format!("orlop_plugin_shadow_comparisons_total{{{labels},revision=\"2\",result=\"different\"}} 5"),
+        format!("orlop_plugin_shadow_comparisons_total{{{labels},revision=\"2\",result=\"different\"}}"),
         "orlop_plugin_stage{plugin=\"guard\",stage=\"Shadow\",state=\"Shadow\"} 1".to_owned(),
         format!("orlop_plugin_call_duration_seconds_count{{{labels},revision=\"1\"}}"),
         format!("orlop_plugin_memory_bytes{{{labels},revision=\"1\"}} 131072"),
@@ -223,7 +234,7 @@ fn a_new_version_is_watched_then_decides_and_is_rolled_back_where_it_fails() -> 
     )?;
     fleet.until("state", "RolledBack")?;
     let message = fleet.status("message")?;
-    ensure!(message.contains("5 of 5 inputs were decided otherwise"), "{message}");
+    ensure!(message.contains("inputs were decided otherwise, more than 10.00 %"), "{message}");
     ensure!(fleet.status("activeRevision")? == "1");
     fleet.place("after", 2)?;
 
@@ -417,7 +428,7 @@ fn reloads_lose_neither_pods_nor_memory() -> Result<()> {
     eventually("the instances of other revisions to be gone", || Ok((weights(c)? == before).then_some(())))
         .with_context(|| format!("before {before:?}, now {:?}", weights(c)))?;
     if let [(first, threads), .., (last, threads_now)] = figures[..] {
-        ensure!(last < first + (48 << 10), "resident memory grew from {first} to {last} KiB");
+        ensure!(last < first + (96 << 10), "resident memory grew from {first} to {last} KiB");
         ensure!(threads_now < threads + 16, "threads grew from {threads} to {threads_now}");
     }
     Ok(())

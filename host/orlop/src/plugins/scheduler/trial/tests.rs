@@ -292,7 +292,11 @@ fn another_node_that_would_have_been_chosen_is_named() {
     // The candidate lets b and c pass.
     let mut tell = |choice: Choice, compared, different| {
         until("the choice is due", || stage.ask(|p| Ok(p.follows_choices())).unwrap().then_some(()));
-        stage.ask(|p| Ok(p.chosen(choice))).unwrap();
+        let told = stage.ask(|p| {
+            p.chosen(choice);
+            Ok(())
+        });
+        told.unwrap();
         stage.until("the choice", |n| n.compared == compared && n.different == different);
         stage.comparison.examples().pop().unwrap()
     };
