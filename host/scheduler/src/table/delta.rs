@@ -73,7 +73,11 @@ impl NodeTable {
         }
         let full = changed.is_none();
         let rows: Vec<Slot> = match &changed {
-            Some(changed) if changed.is_empty() => return None,
+            Some(changed) if changed.is_empty() => {
+                // What does not concern this mirror is not looked at again.
+                state.cursor = self.head();
+                return None;
+            }
             Some(changed) => changed.iter().map(|(slot, _)| *slot).collect(),
             None => (0..self.slots()).filter(|slot| self.is_live(*slot)).collect(),
         };
@@ -185,4 +189,38 @@ fn gather<T: Copy + Default>(
 ) -> Column<T> {
     let value = |slot: &Slot| if known(slot) { cells.get(*slot as usize).copied() } else { None };
     Column { column, values: rows.iter().map(|slot| value(slot).unwrap_or_default()).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::{REQUESTED_CPU, UNSCHEDULABLE};
+    use crate::table::{Footprint, NodeFacts};
+    use serde_json::json;
+
+    #[test]
+    fn what_does_not_concern_a_mirror_does_not_make_it_start_over() {
+        let node = |unschedulable: bool| {
+            let node = json!({"metadata": {"name": "n"}, "spec": {"unschedulable": unschedulable}});
+            NodeFacts::from_value(&node)
+        };
+        let mut table = NodeTable::new();
+        table.set_node("n", &node(false));
+        let (of_node, of_pods) = (ColumnSet::one(UNSCHEDULABLE), ColumnSet::one(REQUESTED_CPU));
+        let (mut quiet, mut busy) = (MirrorState::default(), MirrorState::default());
+        assert!(table.delta(of_node, &mut quiet).is_some_and(|d| d.full));
+        assert!(table.delta(of_pods, &mut busy).is_some_and(|d| d.full));
+        let footprint = Footprint { cpu: 1, ..Footprint::default() };
+        for _ in 0..20_000 {
+            table.add_pod("n", &footprint);
+            assert!(table.delta(of_node, &mut quiet).is_none());
+        }
+        assert!(
+            table.delta(of_pods, &mut busy).is_some_and(|d| d.full),
+            "the log does not reach back so far"
+        );
+        table.set_node("n", &node(true));
+        let told = table.delta(of_node, &mut quiet).expect("the node changed");
+        assert_eq!((told.full, told.rows), (false, vec![0]));
+    }
 }
