@@ -5,6 +5,7 @@ mod markdown;
 use anyhow::{Context, Result, ensure};
 use markdown::{Block, blocks, fits, links};
 use orlop_tests::{Cluster, binary, capture, repository};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,10 +31,19 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
     fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// What a reader may not leave behind.
-fn state(c: &Cluster) -> Result<String> {
-    let objects = "plugins,namespaces,customresourcedefinitions,clusterroles,clusterrolebindings,pods,deployments,configmaps,services";
-    c.kubectl(&["get", objects, "-o", "name"])
+/// What a reader may not leave behind. What the cluster makes by itself is not counted, for it may come late.
+fn state(c: &Cluster) -> Result<BTreeSet<String>> {
+    let objects = "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings,pods,deployments,configmaps,services";
+    let names = c.kubectl(&["get", objects, "-o", "name"])?;
+    let mut state: BTreeSet<String> =
+        names.lines().filter(|name| *name != "configmap/kube-root-ca.crt").map(str::to_owned).collect();
+    let plugins: Value = serde_json::from_str(&c.kubectl(&["get", "plugins", "-o", "json"])?)?;
+    for plugin in plugins["items"].as_array().context("a list of plugins")? {
+        if plugin["spec"]["source"]["builtin"].is_null() {
+            state.insert(format!("plugin/{}", plugin["metadata"]["name"]));
+        }
+    }
+    Ok(state)
 }
 
 /// Runs the blocks of a tutorial in one shell, and compares.
@@ -86,7 +96,8 @@ fn works(tutorial: &str) -> Result<()> {
         ensure!(same, "{name} is not put back");
     }
     let after = state(&c)?;
-    ensure!(after == before, "objects are left behind, or missing: {after}\nbefore: {before}");
+    let other: Vec<&String> = after.symmetric_difference(&before).collect();
+    ensure!(other.is_empty(), "objects are left behind, or missing: {other:?}");
     ensure!(names(&place)?.is_empty(), "files are left behind: {:?}", names(&place)?);
     println!("{seen}");
     Ok(())
