@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Changes younger than this stay in the ring, as far as [`MOST`] allows.
 const FRESH: Duration = Duration::from_secs(75);
 const FEWEST: usize = 128;
-const MOST: usize = 16_384;
+pub(super) const MOST: usize = 16_384;
 
 /// Is told of each change of a shelf while its lock is held: the key, the state before, the state after.
 pub(crate) type Observer = Box<dyn Fn(&str, Option<&Arc<Entry>>, Option<&Arc<Entry>>) + Send + Sync>;

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Changes that wait for a slow watcher before it is closed.
-pub(crate) const QUEUE: usize = 4096;
+/// Changes that wait for a slow watcher before it is closed: as many as the cache remembers anyway.
+pub(crate) const QUEUE: usize = super::shelf::MOST;
 
 /// How a change looks to one watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
