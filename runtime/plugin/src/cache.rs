@@ -152,3 +152,24 @@ fn deserialize(engine: &Engine, path: &Path) -> Option<Component> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_together_goes_oldest_first() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("compiled");
+        let cache = Cache::open(&folder, "test".to_owned()).unwrap();
+        let begin = std::time::SystemTime::UNIX_EPOCH;
+        for age in 0..4_u64 {
+            let file = File::create(folder.join(format!("{age}.cwasm"))).unwrap();
+            file.set_len(MAX_BYTES / 3).unwrap();
+            file.set_modified(begin + std::time::Duration::from_secs(1000 - age)).unwrap();
+        }
+        cache.trim();
+        let there = |age: u64| folder.join(format!("{age}.cwasm")).exists();
+        assert_eq!([0, 1, 2, 3].map(there), [true, true, true, false]);
+    }
+}
