@@ -1,8 +1,10 @@
 //! What a whole node reaches: from exec to a serving API, from a pod's creation to its readiness,
 //! what supervision and an idle node weigh, and how fast pods are bound over fake nodes.
 //!
-//! Run by `cargo xtask bench`. Names as arguments choose among the parts: `start`, `pods`,
+//! Run by `cargo xtask bench`, as is the scheduler's own. Names as arguments choose among the parts: `start`, `pods`,
 //! `memory`, `schedule`.
+
+mod noise;
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
@@ -23,7 +25,10 @@ const CONNECTIONS: usize = 32;
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
-    println!("machine noise: {}", noise());
+    if !["start", "pods", "memory", "schedule"].into_iter().any(runs) {
+        return Ok(());
+    }
+    println!("machine noise: {}", noise::noise());
     let runtime = tokio::runtime::Runtime::new()?;
     if runs("start") {
         start()?;
@@ -44,24 +49,6 @@ fn main() -> Result<()> {
         runtime.block_on(schedule(&cluster))?;
     }
     Ok(())
-}
-
-/// How much the same work varies here: ten runs of a fixed loop.
-fn noise() -> String {
-    let mut times: Vec<f64> = (0..10)
-        .map(|_| {
-            let begin = Instant::now();
-            let mut x = 1_u64;
-            for i in 0..20_000_000_u64 {
-                x = std::hint::black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(i));
-            }
-            std::hint::black_box(x);
-            begin.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    let (low, high) = (times.first().copied().unwrap_or(0.0), times.last().copied().unwrap_or(0.0));
-    format!("a fixed loop takes {low:.1} to {high:.1} ms ({:+.0} %)", (high / low - 1.0) * 100.0)
 }
 
 fn start() -> Result<()> {

@@ -63,5 +63,8 @@ pub(crate) fn bench(names: &[String]) -> Result<()> {
     command.args(["bench", "-p", "orlop-tests", "--"]).args(names);
     command.env("ORLOP_BIN", artifacts::binary());
     command.env("ORLOP_TEST_IMAGE", artifacts::image_file());
-    run(&mut command)
+    run(&mut command)?;
+    // An example of the binary, because it includes the binary's adapter.
+    let scheduler = ["run", "--release", "-p", "orlop", "--example", "scheduler_bench", "--"];
+    run(cargo().args(scheduler).args(names))
 }
