@@ -252,18 +252,23 @@ pub(super) async fn rollback(args: RollbackArgs) -> Result<Verdict> {
         return wait(&plugins, &args.name, generation, |_| true).await;
     }
     let active = number(&plugin, "/status/activeRevision");
-    let known: Vec<i64> =
-        revisions(client, &args.name).await?.iter().map(|r| number(r, "/spec/revision")).collect();
+    let revisions = revisions(client, &args.name).await?;
+    let known: Vec<i64> = revisions.iter().map(|r| number(r, "/spec/revision")).collect();
     let listed = || known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let to = match args.to {
         Some(to) if known.contains(&to) => to,
         Some(to) => bail!("plugin.orlop.dev/{} has no revision {to}; it has {}", args.name, listed()),
-        None => match known.iter().rev().find(|r| **r < active) {
-            Some(to) => *to,
-            None => {
-                bail!("plugin.orlop.dev/{} has no revision before {active}; it has {}", args.name, listed())
+        None => {
+            let stages = revisions.iter().map(|r| (number(r, "/spec/revision"), field(r, "/status/stage")));
+            match before(active, stages) {
+                Some(to) => to,
+                None => bail!(
+                    "plugin.orlop.dev/{} has no revision before {active} that was not given up; it has {}; choose one by --to",
+                    args.name,
+                    listed()
+                ),
             }
-        },
+        }
     };
     let generation = patch(&plugins, &args.name, json!({ "revision": to })).await?;
     let verdict =
@@ -277,9 +282,25 @@ pub(super) async fn rollback(args: RollbackArgs) -> Result<Verdict> {
     Ok(verdict)
 }
 
+/// The newest revision before the active one that was not given up.
+fn before(active: i64, stages: impl Iterator<Item = (i64, String)>) -> Option<i64> {
+    let good = |stage: &str| !matches!(stage, "Refused" | "RolledBack");
+    stages.filter(|(number, stage)| *number < active && good(stage)).map(|(number, _)| number).max()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_revision_that_was_given_up_is_not_gone_back_to() {
+        let stages = || {
+            [(1, "Standby"), (2, "Refused"), (3, "RolledBack"), (4, "Active")].map(|(n, s)| (n, s.to_owned()))
+        };
+        assert_eq!(before(4, stages().into_iter()), Some(1));
+        assert_eq!(before(1, stages().into_iter()), None);
+        assert_eq!(before(5, stages().into_iter()), Some(4));
+    }
 
     #[test]
     fn object_names_are_made_of_upstreams_names() {
