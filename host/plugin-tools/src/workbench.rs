@@ -22,6 +22,10 @@ pub type OpenScheduler =
 /// What a millisecond of a deadline is worth in fuel: some times what fast code burns.
 const FUEL_PER_MILLISECOND: u64 = 4_000_000;
 
+/// How many times its deadline a call may take where time is measured: one that a busy machine held up is slow, not
+/// late, and a figure says so.
+const PATIENCE: u32 = 100;
+
 /// Lines of logs that are kept.
 const LINES: usize = 1000;
 
@@ -53,6 +57,7 @@ pub struct Workbench {
     runtime: Runtime,
     meter: Arc<Meter>,
     open_scheduler: OpenScheduler,
+    patience: u32,
 }
 
 /// An instance of any kind.
@@ -75,21 +80,22 @@ impl Workbench {
         open_scheduler: OpenScheduler,
         cache: Option<PathBuf>,
     ) -> Result<Self, RuntimeError> {
-        Self::new(open_scheduler, cache, Some(FUEL_PER_MILLISECOND))
+        Self::new(open_scheduler, cache, Some(FUEL_PER_MILLISECOND), 1)
     }
 
-    /// A workbench on which deadlines count time, as in a cluster.
+    /// A workbench to measure time on, with deadlines that are long enough for a busy machine.
     ///
     /// # Errors
     /// Where the runtime cannot start.
     pub fn timed(open_scheduler: OpenScheduler, cache: Option<PathBuf>) -> Result<Self, RuntimeError> {
-        Self::new(open_scheduler, cache, None)
+        Self::new(open_scheduler, cache, None, PATIENCE)
     }
 
     fn new(
         open_scheduler: OpenScheduler,
         cache: Option<PathBuf>,
         fuel_per_millisecond: Option<u64>,
+        patience: u32,
     ) -> Result<Self, RuntimeError> {
         let meter = Arc::new(Meter::default());
         let options = RuntimeOptions {
@@ -98,7 +104,7 @@ impl Workbench {
             observer: Some(meter.clone()),
             ..RuntimeOptions::default()
         };
-        Ok(Self { runtime: Runtime::new(&options)?, meter, open_scheduler })
+        Ok(Self { runtime: Runtime::new(&options)?, meter, open_scheduler, patience })
     }
 
     /// Compiles a module.
@@ -114,7 +120,7 @@ impl Workbench {
     /// # Errors
     /// Where the host would refuse it.
     pub fn self_test(&self, compiled: &Compiled, config: &Value) -> Result<(), PluginError> {
-        let options = options(compiled, config);
+        let options = self.options(compiled, config);
         match compiled.manifest().kind {
             Kind::Scheduler => self
                 .runtime
@@ -133,7 +139,7 @@ impl Workbench {
     /// # Errors
     /// As recordings word it.
     pub fn open(&self, compiled: &Compiled, config: &Value) -> Result<Guest, Failure> {
-        let options = options(compiled, config);
+        let options = self.options(compiled, config);
         let failed = |e: PluginError| Failure { reason: e.reason().to_owned(), message: e.to_string() };
         match compiled.manifest().kind {
             Kind::Scheduler => Ok(Guest::Scheduler(self.open_scheduler(compiled, config)?)),
@@ -161,7 +167,7 @@ impl Workbench {
         compiled: &Compiled,
         config: &Value,
     ) -> Result<Box<dyn SchedulerPlugin>, Failure> {
-        (self.open_scheduler)(&self.runtime, compiled, options(compiled, config))
+        (self.open_scheduler)(&self.runtime, compiled, self.options(compiled, config))
             .map_err(|e| crate::record::failure_of(&e))
     }
 
@@ -179,11 +185,13 @@ impl Workbench {
     pub fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.meter.lines.lock())
     }
-}
 
-fn options(compiled: &Compiled, config: &Value) -> PluginOptions {
-    let config = if config.is_null() { "{}".to_owned() } else { config.to_string() };
-    PluginOptions { config: config.into_bytes(), ..PluginOptions::from_manifest(compiled.manifest()) }
+    fn options(&self, compiled: &Compiled, config: &Value) -> PluginOptions {
+        let config = if config.is_null() { "{}".to_owned() } else { config.to_string() };
+        let asked = PluginOptions::from_manifest(compiled.manifest());
+        let deadline = asked.deadline.saturating_mul(self.patience);
+        PluginOptions { config: config.into_bytes(), deadline, ..asked }
+    }
 }
 
 impl Guest {
