@@ -135,7 +135,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(cases(300))]
+    #![proptest_config(cases(100))]
     #[test]
     fn agrees_with_the_reference((pods, steps) in steps()) {
         let mut profile = profile();

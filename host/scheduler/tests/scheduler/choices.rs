@@ -72,7 +72,7 @@ fn place(engine: &mut Engine, api: &mut Api, now: Instant) -> Result<bool, TestC
 }
 
 proptest! {
-    #![proptest_config(cases(120))]
+    #![proptest_config(cases(60))]
     #[test]
     fn every_choice_is_among_the_best_and_nothing_is_lost(steps in steps()) {
         let mut engine = Engine::new(vec![profile()], patient(), 7);
