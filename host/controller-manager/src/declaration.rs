@@ -127,7 +127,11 @@ pub struct Watch {
 pub enum KeyRule {
     /// The object itself.
     #[serde(rename = "self")]
-    Own {},
+    Own {
+        /// Paths of which the object must have one; empty: every object counts.
+        #[serde(default)]
+        having: Vec<String>,
+    },
     /// Its managing owner of this kind.
     Controller {
         /// Group of the owner's kind; its version does not matter.

@@ -38,10 +38,19 @@ impl std::fmt::Display for Key {
     }
 }
 
+/// The paths of [`KeyRule::Own`]; none of any other rule.
+fn having(rule: &KeyRule) -> Paths {
+    match rule {
+        KeyRule::Own { having } => Paths::new(having),
+        _ => Paths::new(&[]),
+    }
+}
+
 /// The keys of one watched resource.
 pub(crate) struct Mapper {
     watched: Gvr,
-    rules: Vec<KeyRule>,
+    /// Each with the paths of [`KeyRule::Own`].
+    rules: Vec<(KeyRule, Paths)>,
     changed: Option<Paths>,
     namespace: String,
     primary: Option<Arc<Shared>>,
@@ -78,7 +87,7 @@ impl Mapper {
         let changed = (!watch.changed.is_empty()).then(|| Paths::new(&watch.changed));
         Self {
             watched,
-            rules: watch.keys.clone(),
+            rules: watch.keys.iter().map(|rule| (rule.clone(), having(rule))).collect(),
             changed,
             namespace: watch.namespace.clone(),
             primary,
@@ -99,16 +108,20 @@ impl Mapper {
         {
             return;
         }
-        for rule in &self.rules {
-            self.apply(rule, delta);
+        for (rule, having) in &self.rules {
+            self.apply(rule, having, delta);
         }
     }
 
-    fn apply(&self, rule: &KeyRule, delta: &Delta) {
+    fn apply(&self, rule: &KeyRule, having: &Paths, delta: &Delta) {
         let Some(latest) = delta.latest() else { return };
         let states = || delta.old.iter().chain(&delta.new);
         match rule {
-            KeyRule::Own {} => self.queue.add(Key::new(latest.namespace(), latest.name())),
+            KeyRule::Own { having: paths } => {
+                if paths.is_empty() || states().any(|o| having.any(o.bytes())) {
+                    self.queue.add(Key::new(latest.namespace(), latest.name()));
+                }
+            }
             KeyRule::Controller { group, kind, then } => {
                 for object in states() {
                     self.controller(object, group, kind, then.as_ref());

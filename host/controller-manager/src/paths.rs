@@ -20,6 +20,11 @@ impl Paths {
         scan.found
     }
 
+    /// Whether an object in canonical JSON has at least one of the fields.
+    pub(crate) fn any(&self, json: &[u8]) -> bool {
+        self.read(json).iter().any(Option::is_some)
+    }
+
     /// Whether at least one field differs between two objects in canonical JSON.
     pub(crate) fn differ(&self, a: &[u8], b: &[u8]) -> bool {
         self.read(a) != self.read(b)

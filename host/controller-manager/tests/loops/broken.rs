@@ -2,12 +2,15 @@
 
 use crate::harness::{Cluster, DEPLOYMENTS, PODS};
 use crate::workloads::{deployment, is_rolled_out, workloads};
+use orlop_apimachinery::Gvr;
 use orlop_controller_manager::{
     ControllerInstance, ControllerPlugin, ControllerSpec, Declaration, Grant, PluginFailure,
 };
 use orlop_testkit::Verb;
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+static CONFIGMAPS: Gvr = Gvr::new("", "v1", "configmaps");
 
 pub(crate) type Answer = fn(&Value) -> Result<Vec<u8>, PluginFailure>;
 
@@ -125,6 +128,41 @@ async fn what_is_not_granted_is_not_written() {
         .until("it was tried", || cluster.manager.status().get("greedy").is_some_and(|s| s.reconciles > 1))
         .await;
     assert!(cluster.api.peek(&PODS, "d", "a").is_some());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn an_object_without_what_a_rule_wants_makes_no_key() {
+    let label: Answer = |request| {
+        let plan = |item: &Value| {
+            json!({"writes": [{"op": "patch", "apiVersion": "v1", "resource": "configmaps", "namespace": "d",
+                "name": item["key"]["name"], "body": {"metadata": {"labels": {"seen": "yes"}}}}]})
+        };
+        let plans: Vec<Value> = request["items"].as_array().unwrap().iter().map(plan).collect();
+        Ok(json!({"plans": plans}).to_string().into_bytes())
+    };
+    let declaration = json!({"name": "colors", "primary": {"apiVersion": "v1", "resource": "configmaps"},
+        "watches": [{"apiVersion": "v1", "resource": "configmaps",
+                     "keys": [{"by": "self", "having": ["data.color", "data.none"]}]}]});
+    let grants =
+        vec![Grant { api_groups: vec!["".into()], resources: vec!["*".into()], verbs: vec!["*".into()] }];
+    let cluster = Cluster::start(vec![declared(&declaration, grants, label)]);
+    let put = |name: &str, data: Value| {
+        cluster
+            .api
+            .put(&CONFIGMAPS, json!({"metadata": {"name": name, "namespace": "d"}, "data": data}))
+            .unwrap();
+    };
+    let seen = |name: &str| {
+        let object = cluster.api.peek(&CONFIGMAPS, "d", name).unwrap();
+        object.meta().labels.iter().any(|(key, _)| **key == *"seen")
+    };
+    put("a", json!({"size": "1"}));
+    put("b", json!({"color": "red"}));
+    cluster.until("the coloured one is looked at", || seen("b")).await;
+    assert!(!seen("a"), "it came first, and has no colour");
+    cluster.api.modify(&CONFIGMAPS, "d", "a", |object| object["data"]["color"] = json!("red")).unwrap();
+    cluster.until("so is the other, when it has one", || seen("a")).await;
     cluster.stop().await;
 }
 
