@@ -27,7 +27,7 @@ fn builtins() -> [(&'static str, Make); 20] {
     [
         builtin!("scheduling-gates", orlop_plugin_scheduling_gates::SchedulingGates),
         builtin!("priority-sort", orlop_plugin_priority_sort::PrioritySort),
-        builtin!("node-unschedulable", PerNode<orlop_plugin_node_unschedulable::NodeUnschedulable>),
+        builtin!("node-unschedulable", orlop_plugin_node_unschedulable::NodeUnschedulable),
         builtin!("node-name", PerNode<orlop_plugin_node_name::NodeName>),
         builtin!("taint-toleration", orlop_plugin_taint_toleration::TaintToleration),
         builtin!("node-affinity", orlop_plugin_node_affinity::NodeAffinity),

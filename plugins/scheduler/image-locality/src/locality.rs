@@ -146,7 +146,15 @@ impl BatchPlugin for ImageLocality {
         if sums.is_empty() {
             return vec![0; asked.len()];
         }
-        asked.map(|slot| priority(sums.get(slot).copied().unwrap_or(0), images.len()))
+        // Neighbours mostly have the same images: divided only where the sum differs from the last one.
+        let mut last = (0, priority(0, images.len()));
+        asked.map(|slot| {
+            let sum = sums.get(slot).copied().unwrap_or(0);
+            if sum != last.0 {
+                last = (sum, priority(sum, images.len()));
+            }
+            last.1
+        })
     }
 }
 

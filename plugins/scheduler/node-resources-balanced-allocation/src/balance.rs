@@ -1,6 +1,6 @@
 //! The logic, natively testable.
 //!
-//! The score tells how much the pod improves the balance of a node: 50 where it changes nothing.
+//! The score tells how much the pod improves the balance of a node: 75 where it changes nothing.
 //! Balance is 1 minus the standard deviation of the requested shares. As in Kubernetes v1.36 the
 //! node with the pod is compared to the node without it; that half is kept per node and worked out
 //! only when a node changes.
@@ -29,32 +29,77 @@ struct Args {
 pub struct NodeResourcesBalancedAllocation {
     resources: Vec<String>,
     mirror: Mirror,
-    /// By slot: the balance without the pod, where only CPU and memory count.
-    without: Vec<u8>,
+    /// Where only CPU and memory count.
+    usual: Usual,
     /// By class: what a pod requests, in the order of `resources`.
     classes: HashMap<u32, Vec<i64>>,
+}
+
+/// What the usual score is made of, by slot: worked out when a node changes, so that a node costs two
+/// divisions when it is asked about.
+///
+/// Floating numbers are exact up to 2^53, which is 8 PiB of memory.
+#[derive(Debug, Default)]
+struct Usual {
+    /// Allocatable CPU and memory; infinite where a node lacks one of them, which makes it balanced.
+    allocatable: [Vec<f64>; 2],
+    requested: [Vec<f64>; 2],
+    /// The balance without the pod.
+    without: Vec<u8>,
+}
+
+impl Usual {
+    fn resize(&mut self, slots: usize) {
+        self.allocatable.iter_mut().for_each(|column| column.resize(slots, f64::INFINITY));
+        self.requested.iter_mut().for_each(|column| column.resize(slots, 0.0));
+        // A slot that never held a node is in balance.
+        self.without.resize(slots, 100);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "see the type")]
+    fn set(&mut self, slot: usize, allocatable: [i64; 2], requested: [i64; 2]) {
+        let lacks = allocatable.contains(&0);
+        for i in 0..2 {
+            let has = if lacks { f64::INFINITY } else { allocatable[i] as f64 };
+            if let (Some(a), Some(r)) = (self.allocatable[i].get_mut(slot), self.requested[i].get_mut(slot)) {
+                (*a, *r) = (has, requested[i] as f64);
+            }
+        }
+        let one = |i: usize| match (self.allocatable[i].get(slot), self.requested[i].get(slot)) {
+            (Some(a), Some(r)) => full_at_most(r / a),
+            _ => 0.0,
+        };
+        let balance = rate_of_two(one(0), one(1));
+        if let Some(cell) = self.without.get_mut(slot) {
+            *cell = u8::try_from(balance).unwrap_or(100);
+        }
+    }
+}
+
+/// Over-commitment counts as full.
+fn full_at_most(share: f64) -> f64 {
+    // Not `f64::min`, which is a call of a function on WebAssembly.
+    if share > 1.0 { 1.0 } else { share }
 }
 
 /// A requested share; over-commitment counts as full.
 #[expect(clippy::cast_precision_loss, reason = "as upstream")]
 fn share(requested: i64, allocatable: i64) -> f64 {
-    let share = requested as f64 / allocatable as f64;
-    // Not `f64::min`, which is a call of a function on WebAssembly.
-    if share > 1.0 { 1.0 } else { share }
+    full_at_most(requested as f64 / allocatable as f64)
 }
 
 /// `(1 - deviation) * 100`, rounded down.
 #[expect(clippy::cast_possible_truncation, reason = "0 to 100")]
-fn rate(deviation: f64) -> i64 {
-    ((1.0 - deviation) * 100.0) as i64
+fn rate(deviation: f64) -> i32 {
+    ((1.0 - deviation) * 100.0) as i32
 }
 
-fn rate_of_two(a: f64, b: f64) -> i64 {
+fn rate_of_two(a: f64, b: f64) -> i32 {
     rate(((a - b) / 2.0).abs())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "as upstream")]
-fn rate_of(shares: &[f64]) -> i64 {
+fn rate_of(shares: &[f64]) -> i32 {
     match shares {
         [] | [_] => rate(0.0),
         [a, b] => rate_of_two(*a, *b),
@@ -66,9 +111,10 @@ fn rate_of(shares: &[f64]) -> i64 {
     }
 }
 
-/// 50 where nothing changes.
-fn improvement(with: i64, without: i64) -> u8 {
-    u8::try_from(50 + (50 + with - without) / 2).unwrap_or(u8::MAX)
+/// From two rates, 50 to 100 each; 75 where nothing changes.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "50 to 100")]
+fn improvement(with: i32, without: i32) -> u8 {
+    (50 + (50 + with - without) / 2) as u8
 }
 
 impl NodeResourcesBalancedAllocation {
@@ -93,30 +139,32 @@ impl NodeResourcesBalancedAllocation {
         if !self.is_usual() {
             return;
         }
-        let mut without = std::mem::take(&mut self.without);
-        // A slot that never held a node is in balance.
-        without.resize(self.mirror.slots(), 100);
+        let mut usual = std::mem::take(&mut self.usual);
+        usual.resize(self.mirror.slots());
         let ((ca, cr), (ma, mr)) = (self.columns("cpu"), self.columns("memory"));
         for slot in rows {
             let at = *slot as usize;
             let cells = (ca.get(at), cr.get(at), ma.get(at), mr.get(at));
             let (Some(ca), Some(cr), Some(ma), Some(mr)) = cells else { continue };
-            if let Some(cell) = without.get_mut(at) {
-                *cell = u8::try_from(of_two((*ca, *cr), (*ma, *mr))).unwrap_or(100);
-            }
+            usual.set(at, [*ca, *ma], [*cr, *mr]);
         }
-        self.without = without;
+        self.usual = usual;
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "see `Usual`")]
     fn usual(&self, cpu: i64, memory: i64, asked: Asked<'_>) -> Vec<u8> {
-        let ((ca, cr), (ma, mr)) = (self.columns("cpu"), self.columns("memory"));
-        let one = |ca: i64, cr: i64, ma: i64, mr: i64, without: u8| {
-            improvement(of_two((ca, cr + cpu), (ma, mr + memory)), i64::from(without))
+        let (cpu, memory) = (cpu as f64, memory as f64);
+        let Usual { allocatable: [ca, ma], requested: [cr, mr], without } = &self.usual;
+        let one = |ca: f64, cr: f64, ma: f64, mr: f64, without: u8| {
+            let shares = (full_at_most((cr + cpu) / ca), full_at_most((mr + memory) / ma));
+            improvement(rate_of_two(shares.0, shares.1), i32::from(without))
         };
         match asked {
-            Asked::Rows(_) => asked.map(|at| {
-                let cell = |column: &[i64]| column.get(at).copied().unwrap_or(0);
-                one(cell(ca), cell(cr), cell(ma), cell(mr), self.without.get(at).copied().unwrap_or(100))
+            Asked::Rows(_) => asked.map(|at| match (ca.get(at), cr.get(at), ma.get(at), mr.get(at)) {
+                (Some(ca), Some(cr), Some(ma), Some(mr)) => {
+                    one(*ca, *cr, *ma, *mr, without.get(at).copied().unwrap_or(100))
+                }
+                _ => 0,
             }),
             Asked::All(slots) => {
                 let mut scores = Vec::with_capacity(slots);
@@ -124,7 +172,7 @@ impl NodeResourcesBalancedAllocation {
                 let (cr8, cr1) = cr.as_chunks::<8>();
                 let (ma8, ma1) = ma.as_chunks::<8>();
                 let (mr8, mr1) = mr.as_chunks::<8>();
-                let (w8, w1) = self.without.as_chunks::<8>();
+                let (w8, w1) = without.as_chunks::<8>();
                 for ((((ca, cr), ma), mr), w) in ca8.iter().zip(cr8).zip(ma8).zip(mr8).zip(w8) {
                     let mut eight = [0_u8; 8];
                     for i in 0..8 {
@@ -174,15 +222,6 @@ fn is_native(resource: &str) -> bool {
     matches!(resource, "cpu" | "memory" | "ephemeral-storage")
 }
 
-/// The balance of CPU and memory, each as (allocatable, requested); one that a node does not have
-/// is left out, and one alone is in balance.
-fn of_two(cpu: (i64, i64), memory: (i64, i64)) -> i64 {
-    if cpu.0 == 0 || memory.0 == 0 {
-        return 100;
-    }
-    rate_of_two(share(cpu.1, cpu.0), share(memory.1, memory.0))
-}
-
 impl BatchPlugin for NodeResourcesBalancedAllocation {
     fn new(args: &[u8]) -> Result<Self, String> {
         let args: Args = orlop_sdk::parse_config(args)?;
@@ -193,7 +232,7 @@ impl BatchPlugin for NodeResourcesBalancedAllocation {
         if resources.is_empty() {
             resources = vec!["cpu".to_owned(), "memory".to_owned()];
         }
-        Ok(Self { resources, mirror: Mirror::default(), without: Vec::new(), classes: HashMap::new() })
+        Ok(Self { resources, mirror: Mirror::default(), usual: Usual::default(), classes: HashMap::new() })
     }
 
     fn sync(&mut self, delta: Delta) -> Synced {

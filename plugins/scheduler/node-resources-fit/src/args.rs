@@ -72,6 +72,16 @@ impl Args {
         self.scoring_strategy.r#type == "MostAllocated"
     }
 
+    /// Whether CPU and memory count, equally, and the emptier node is preferred.
+    pub(crate) fn are_usual(&self) -> bool {
+        let weight =
+            |name: &str| self.scoring_strategy.resources.iter().find(|r| r.name == name).map(|r| r.weight);
+        !self.prefers_most()
+            && self.scoring_strategy.resources.len() == 2
+            && weight("cpu").is_some()
+            && weight("cpu") == weight("memory")
+    }
+
     /// Whether an extended resource is not looked at.
     pub(crate) fn ignores(&self, resource: &str) -> bool {
         let group = resource.split_once('/').map_or("", |(group, _)| group);

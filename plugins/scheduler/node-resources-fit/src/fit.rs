@@ -2,6 +2,7 @@
 
 use crate::args::Args;
 use crate::quotient::percent;
+use crate::usual::Usual;
 use orlop_sdk::scheduler::{
     Asked, BatchPlugin, Delta, Explanation, Mirror, Prepared, Reason, Synced, column, dictionary,
 };
@@ -81,6 +82,7 @@ struct Scored<'a> {
 pub struct NodeResourcesFit {
     args: Args,
     mirror: Mirror,
+    usual: Usual,
     classes: HashMap<u32, Request>,
 }
 
@@ -184,48 +186,24 @@ fn byte(score: i64) -> u8 {
     u8::try_from(score).unwrap_or(u8::MAX)
 }
 
-/// CPU and memory with equal weights, LeastAllocated: what nearly every cluster runs.
-fn least_of_two(cpu: &Scored<'_>, memory: &Scored<'_>, slots: usize) -> Vec<u8> {
-    let mut scores = Vec::with_capacity(slots);
-    let (Some(ca), Some(cr)) = (cpu.allocatable.get(..slots), cpu.requested.get(..slots)) else {
-        return vec![0; slots];
-    };
-    let (Some(ma), Some(mr)) = (memory.allocatable.get(..slots), memory.requested.get(..slots)) else {
-        return vec![0; slots];
-    };
-    let one = |ca: i64, cr: i64, ma: i64, mr: i64| {
-        // A resource that the node does not have is left out, as by its weight.
-        match (ca == 0, ma == 0) {
-            (false, false) => (least(cpu.wanted, ca, cr) + least(memory.wanted, ma, mr)) / 2,
-            (true, false) => least(memory.wanted, ma, mr),
-            (false, true) => least(cpu.wanted, ca, cr),
-            (true, true) => 0,
-        }
-    };
-    let (ca8, ca1) = ca.as_chunks::<8>();
-    let (cr8, cr1) = cr.as_chunks::<8>();
-    let (ma8, ma1) = ma.as_chunks::<8>();
-    let (mr8, mr1) = mr.as_chunks::<8>();
-    for (((ca, cr), ma), mr) in ca8.iter().zip(cr8).zip(ma8).zip(mr8) {
-        let mut eight = [0_u8; 8];
-        for i in 0..8 {
-            eight[i] = byte(one(ca[i], cr[i], ma[i], mr[i]));
-        }
-        scores.extend_from_slice(&eight);
-    }
-    for (((ca, cr), ma), mr) in ca1.iter().zip(cr1).zip(ma1).zip(mr1) {
-        scores.push(byte(one(*ca, *cr, *ma, *mr)));
-    }
-    scores
-}
-
 impl BatchPlugin for NodeResourcesFit {
     fn new(args: &[u8]) -> Result<Self, String> {
-        Ok(Self { args: Args::parse(args)?, mirror: Mirror::default(), classes: HashMap::new() })
+        Ok(Self {
+            args: Args::parse(args)?,
+            mirror: Mirror::default(),
+            usual: Usual::default(),
+            classes: HashMap::new(),
+        })
     }
 
     fn sync(&mut self, delta: Delta) -> Synced {
-        self.mirror.apply(delta);
+        if delta.full {
+            self.usual = Usual::default();
+        }
+        let rows = self.mirror.apply(delta);
+        if self.args.are_usual() {
+            self.usual.follow(&self.mirror, &rows);
+        }
         Synced::rows(self.mirror.checksum())
     }
 
@@ -261,13 +239,14 @@ impl BatchPlugin for NodeResourcesFit {
 
     fn score(&mut self, class: u32, rows: &[u32]) -> Vec<u8> {
         let Some(request) = self.classes.get(&class) else { return Vec::new() };
+        if rows.is_empty()
+            && self.args.are_usual()
+            && let Some(scores) = self.usual.scores(request.nonzero_cpu, request.nonzero_memory)
+        {
+            return scores;
+        }
         let scored = self.scored(request);
         let prefers_most = self.args.prefers_most();
-        if let ([a, b], true, false) = (&scored[..], rows.is_empty(), prefers_most)
-            && a.weight == b.weight
-        {
-            return least_of_two(a, b, self.mirror.slots());
-        }
         Asked::new(rows, self.mirror.slots()).map(|slot| {
             let (mut sum, mut weights) = (0, 0);
             for resource in &scored {

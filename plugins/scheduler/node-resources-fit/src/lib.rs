@@ -7,6 +7,7 @@
 mod args;
 mod fit;
 mod quotient;
+mod usual;
 
 pub use fit::NodeResourcesFit;
 

@@ -89,7 +89,7 @@ impl BatchPlugin for TaintToleration {
         self.each(class, |verdicts, sets| {
             if verdicts.iter().all(|v| v.fits) {
                 // The usual case: nothing in the cluster that this class does not tolerate.
-                return Asked::new(rows, slots).mask(|_| true);
+                return vec![u64::MAX; Asked::new(rows, slots).len().div_ceil(64)];
             }
             let fits = |set: &u32| verdicts.get(*set as usize).is_some_and(|v| v.fits);
             Asked::new(rows, slots).mask(|slot| sets.get(slot).is_some_and(fits))

@@ -125,3 +125,44 @@ fn an_overlay_is_judged_instead_of_the_row() {
     assert_eq!(bench.plugin.overlay(1, rows(&[0, 1, 5], &[1, 0, 3500])), [0b000]);
     assert_eq!(bench.fits(3), [true, false, false], "the mirror stays as it is");
 }
+
+#[test]
+fn the_usual_score_is_that_of_integers() {
+    let mut x = 0x9E37_79B9_u64;
+    let mut next = |max: i64| {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        i64::try_from(x >> 8).unwrap() % max
+    };
+    for bits in [4, 10, 20, 33, 44, 45, 50] {
+        let mut column = |bits: u32| -> Vec<i64> { (0..300).map(|_| 1 + next(1 << bits)).collect() };
+        let nodes = Nodes::new(300)
+            .s64(column::ALLOCATABLE_CPU, &column(bits.min(30)))
+            .s64(column::NONZERO_CPU, &column(bits.min(30) - 1))
+            .s64(column::ALLOCATABLE_MEMORY, &column(bits))
+            .s64(column::NONZERO_MEMORY, &column(bits - 1));
+        let (cpu, memory) = (column(3)[0], column(bits - 2)[0]);
+        let mut bench: Bench<NodeResourcesFit> =
+            Bench::new(&json!({}), nodes, &pod(cpu, memory, &[])).unwrap();
+        let rows: Vec<u32> = (0..300).collect();
+        assert_eq!(bench.plugin.score(1, &[]), bench.plugin.score(1, &rows), "{bits} bits");
+    }
+}
+
+#[test]
+fn a_node_that_lacks_a_resource_is_scored_by_the_other() {
+    let nodes = Nodes::new(2)
+        .s64(column::ALLOCATABLE_CPU, &[4000, 4000])
+        .s64(column::ALLOCATABLE_MEMORY, &[0, 8 * GI])
+        .s64(column::NONZERO_CPU, &[1000, 1000])
+        .s64(column::NONZERO_MEMORY, &[0, 2 * GI]);
+    let mut bench: Bench<NodeResourcesFit> = Bench::new(&json!({}), nodes, &pod(1000, 0, &[])).unwrap();
+    // CPU: 2000 of 4000 stay free. Memory: 6 of 8.
+    assert_eq!(bench.plugin.score(1, &[]), [50, 62]);
+    let grown = Nodes::rows(2, &[0])
+        .s64(column::ALLOCATABLE_CPU, &[4000])
+        .s64(column::ALLOCATABLE_MEMORY, &[8 * GI])
+        .s64(column::NONZERO_CPU, &[1000])
+        .s64(column::NONZERO_MEMORY, &[4 * GI]);
+    bench.plugin.sync(grown.delta());
+    assert_eq!(bench.plugin.score(1, &[]), [50, 62]);
+}
